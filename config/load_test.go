@@ -1,0 +1,257 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+)
+
+const minimal = `
+[nats.edge]
+urls = ["nats://127.0.0.1:4222"]
+[route.orders.source]
+type = "core"
+nats = "edge"
+subjects = ["orders.>"]
+[route.orders.sink]
+type = "http"
+url = "http://127.0.0.1:8080"
+`
+
+// minimalConfig is minimal with all defaults, as the contract has them.
+func minimalConfig() *Config {
+	return &Config{
+		StateDir:     "./natsrelay-state",
+		DrainTimeout: 25 * time.Second,
+		Instance:     "vm-17",
+		Log:          Log{Level: "info", Format: "auto"},
+		NATS: map[string]*NATS{"edge": {
+			Name:           "edge",
+			URLs:           []string{"nats://127.0.0.1:4222"},
+			PingInterval:   20 * time.Second,
+			MaxPingsOut:    3,
+			ConnectTimeout: 5 * time.Second,
+			Reconnect:      Backoff{250 * time.Millisecond, 30 * time.Second},
+		}},
+		Routes: []*Route{{
+			Name:    "orders",
+			Enabled: true,
+			Source:  Source{Type: "core", Core: &CoreSource{NATS: "edge", Subjects: []string{"orders.>"}, Queue: "natsrelay"}},
+			Buffer: Buffer{
+				Memory: 64 << 20, Disk: 10 << 30, Persist: "outage", SpillAfter: 2 * time.Second,
+				Sync: "interval", SyncInterval: 200 * time.Millisecond, WhenFull: "drop_oldest", Compression: "none", MinFree: 1 << 30,
+			},
+			Delivery: Delivery{Ordering: "subject", InFlight: 16, Retry: Backoff{500 * time.Millisecond, 30 * time.Second}},
+			Sink: Sink{Type: "http", HTTP: &HTTPSink{
+				URL: "http://127.0.0.1:8080", Endpoint: "http://127.0.0.1:8080", Method: "POST", Format: "raw", Timeout: 10 * time.Second,
+			}},
+		}},
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	if d := diff(minimalConfig(), mustParse(t, minimal)); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
+func TestEveryKey(t *testing.T) {
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := mustParse(t, `
+state_dir = "/var/lib/natsrelay"
+drain_timeout = "1m"
+instance = "${env:HOST_NAME}"
+log = { level = "trace", format = "json" }
+
+[nats.a]
+urls = ["nats://a:4222", "tls://b"]
+user = "u"
+password = "${cred:password}"
+ping_interval = "1s"
+max_pings_out = 1
+connect_timeout = "2s"
+reconnect = { min = "1s", max = "2s" }
+[nats.a.tls]
+ca = "cert.pem"
+cert = "cert.pem"
+key = "cert.key"
+server_name = "n"
+handshake_first = true
+insecure_skip_verify = true
+
+[nats.b]
+urls = ["nats://b"]
+creds = "./good.creds"
+[nats.c]
+urls = ["nats://c"]
+nkey_seed = "`+string(seed)+`"
+[nats."d e"]
+urls = ["nats://d"]
+token = "${file:token.txt}"
+
+[route.z]
+enabled = false
+[route.z.source]
+type = "core"
+nats = "a"
+subjects = ["x", "y.*", "z.>"]
+queue = ""
+[route.z.sink]
+type = "nats"
+nats = "d e"
+mode = "core"
+dedupe = false
+
+[route.a.source]
+type = "core"
+nats = "a"
+subjects = [
+  "x", # the only one
+]
+[route.a.buffer]
+memory = "1MiB"
+disk = 0
+persist = "overflow"
+spill_after = "0s"
+sync = "each"
+sync_interval = "1s"
+when_full = "block"
+max_age = "2h"
+compression = "zstd"
+min_free = "10GB"
+[route.a.delivery]
+ordering = "strict"
+in_flight = 1
+retry.min = "1s"
+retry.max = "1s"
+[route.a.sink]
+type = "http"
+url = "https://h:8443/${env:HOST_NAME}?key=${env:INGEST_TOKEN}"
+method = "PUT"
+format = "raw"
+timeout = "1m30s"
+headers = { authorization = "Bearer ${env:INGEST_TOKEN}", X-Empty = "", X-Crlf = "${file:crlf.txt}" }
+tls = { ca = "cert.pem", cert = "cert.pem", key = "cert.key", server_name = "n" }
+`, "HOST_NAME", "relay-1")
+
+	want := minimalConfig()
+	want.StateDir, want.DrainTimeout, want.Instance = "/var/lib/natsrelay", time.Minute, "relay-1"
+	want.Log = Log{"trace", "json"}
+	connection := func(name, url string) *NATS {
+		n := *minimalConfig().NATS["edge"]
+		n.Name, n.URLs = name, []string{url}
+		return &n
+	}
+	want.NATS = map[string]*NATS{
+		"a": {
+			Name: "a", URLs: []string{"nats://a:4222", "tls://b"}, User: "u", Password: "hunter2",
+			TLS:          &NATSTLS{"cert.pem", "cert.pem", "cert.key", "n", true, true},
+			PingInterval: time.Second, MaxPingsOut: 1, ConnectTimeout: 2 * time.Second, Reconnect: Backoff{time.Second, 2 * time.Second},
+		},
+		"b":   connection("b", "nats://b"),
+		"c":   connection("c", "nats://c"),
+		"d e": connection("d e", "nats://d"),
+	}
+	want.NATS["b"].Creds = "./good.creds"
+	want.NATS["c"].NkeySeed = Secret(seed)
+	want.NATS["d e"].Token = "hunter2\n" // one newline is cut, not two
+	want.Routes = []*Route{
+		{
+			Name: "a", Enabled: true,
+			Source:   Source{Type: "core", Core: &CoreSource{"a", []string{"x"}, "natsrelay"}},
+			Buffer:   Buffer{1 << 20, 0, "overflow", 0, "each", time.Second, "block", 2 * time.Hour, "zstd", 10e9},
+			Delivery: Delivery{"strict", 1, Backoff{time.Second, time.Second}},
+			Sink: Sink{Type: "http", HTTP: &HTTPSink{
+				URL:      "https://h:8443/relay-1?key=hunter2",
+				Endpoint: "https://h:8443/${env:HOST_NAME}",
+				Method:   "PUT", Format: "raw", Timeout: 90 * time.Second,
+				Headers: map[string]Secret{"Authorization": "Bearer hunter2", "X-Empty": "", "X-Crlf": "hunter2"},
+				TLS:     &HTTPTLS{"cert.pem", "cert.pem", "cert.key", "n"},
+			}},
+		},
+		{
+			Name: "z", Enabled: false,
+			Source:   Source{Type: "core", Core: &CoreSource{"a", []string{"x", "y.*", "z.>"}, ""}},
+			Buffer:   want.Routes[0].Buffer,
+			Delivery: want.Routes[0].Delivery,
+			Sink:     Sink{Type: "nats", NATS: &NATSSink{"d e", "core", false}},
+		},
+	}
+	if d := diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
+func TestEnvironmentDefaults(t *testing.T) {
+	tests := []struct {
+		name, states, host         string
+		wantStateDir, wantInstance string
+	}{
+		{"systemd", "/var/lib/natsrelay", "vm-17.example.com", "/var/lib/natsrelay", "vm-17.example.com"},
+		{"two state directories", "/a:/b", "h", "/a", "h"},
+		{"odd host name", "", "Zoë's Mac/Book", "./natsrelay-state", "Zo--s-Mac-Book"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			env := machine{vars: map[string]string{"STATE_DIRECTORY": tt.states}}.env()
+			env.Hostname = tt.host
+			c, err := Parse("relay.toml", []byte(minimal), env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.StateDir != tt.wantStateDir || c.Instance != tt.wantInstance {
+				t.Errorf("state_dir = %q, instance = %q; want %q and %q", c.StateDir, c.Instance, tt.wantStateDir, tt.wantInstance)
+			}
+		})
+	}
+}
+
+// TestZeroEnv: the zero Env works, and misses what is missing.
+func TestZeroEnv(t *testing.T) {
+	_, err := Parse("relay.toml", []byte(`state_dir = "${env:HOME}${file:/etc/hosts}${cred:x}"`+minimal), Env{})
+	want := `relay.toml:1:1: instance: this host has no name to take as default, so it is required
+relay.toml:1:1: state_dir: credential "x" cannot be read: $CREDENTIALS_DIRECTORY is not set
+relay.toml:1:1: state_dir: environment variable "HOME" is not set
+relay.toml:1:1: state_dir: file "/etc/hosts" cannot be read: no such file`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	if _, err := Load(path, OS()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: error = %v, want fs.ErrNotExist", err)
+	}
+	// A byte order mark is skipped, and not counted: x is in column 1.
+	if err := os.WriteFile(path, []byte("\ufeffx = 1"+minimal), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(path, OS())
+	if want := path + ":1:1: x: unknown key"; err == nil || err.Error() != want {
+		t.Errorf("error = %v, want %s", err, want)
+	}
+	if err := os.WriteFile(path, []byte(`state_dir = "${env:NATSRELAY_TEST}"`+minimal), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NATSRELAY_TEST", "from the environment")
+	c, err := Load(path, OS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.StateDir != "from the environment" {
+		t.Errorf("state_dir = %q", c.StateDir)
+	}
+}
