@@ -1,0 +1,411 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/rs/zerolog"
+)
+
+// A buffer is the ordered buffer of one route. In the order of sequence numbers it holds
+//
+//	batches that lanes have taken │ queues of what is ready │ gap: only on disk │ tail: not yet written
+//
+// While the sink keeps up there are only batches and queues, and the disk is not touched. When the disk has to join in
+// (spilling), the tail is all that is not yet written, oldest first: what the queues hold, then what comes. The keeper
+// writes it. What is written is queued while memory has room for it, and else forgotten: that opens the gap. The keeper reads the
+// gap back as the queues empty. So the disk is always in sequence, and everything new lines up behind it.
+//
+// Taking does not remove: a message is held, in memory and on disk, until it is settled.
+//
+// All methods are safe for concurrent use.
+type buffer struct {
+	opts  BufferOptions
+	disk  *spool.Spool // nil: no disk, and no backlog of an earlier run either
+	count *counters
+	drops *drops
+	log   zerolog.Logger
+	seed  maphash.Seed
+
+	mu     sync.Mutex // guards all below, the lanes' batches, and the flags of messages
+	room   sync.Cond  // memory was freed, or a state changed that somebody waits for
+	work   sync.Cond  // the keeper has something to do
+	queues []*queue
+	lanes  []*lane
+
+	lastSeq  uint64
+	held     int64 // bytes of all messages in memory
+	ready    int64 // bytes of those in queues and batches
+	messages int   // number of all messages in memory
+
+	spilling bool
+	tail     []*Message
+	gap      bool
+	readFrom uint64   // record at which the gap starts
+	settled  []uint64 // records removed, and still to be settled on disk before the lock is released
+
+	outage     bool // the sink has been failing for SpillAfter
+	outageIn   *time.Timer
+	sinkDown   bool
+	waiting    int       // puts that are held back by the policy to block
+	fullAt     time.Time // when a message was last given up for want of room
+	diskFull   bool      // the spool is at its bound
+	diskDown   error     // why the spool failed, until it works again
+	resting    bool      // the keeper leaves the disk alone for a while, after an error
+	noMore     bool      // put refuses: the sources have had their time
+	noTake     bool      // take returns nothing: the lanes end
+	closed     bool      // the keeper ends
+	keeperDone chan struct{}
+}
+
+// A queue holds messages that are ready to be taken, in order. Each lane has its own, or all share one if order does not matter.
+type queue struct {
+	fifo
+	available sync.Cond
+}
+
+var (
+	// ErrStopped is what accept returns when the route takes no more messages.
+	ErrStopped = errors.New("the route has stopped")
+
+	errNoRoom = errors.New("buffer full")
+)
+
+// newBuffer makes a buffer for the given number of lanes. It takes disk over, and closes it in close.
+// The caller runs keep in a goroutine of its own before the first put.
+func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering, count *counters, drops *drops, log zerolog.Logger) *buffer {
+	b := &buffer{opts: o, disk: disk, count: count, drops: drops, log: log, seed: maphash.MakeSeed(), keeperDone: make(chan struct{})}
+	b.room.L, b.work.L = &b.mu, &b.mu
+	for i := range lanes {
+		if i == 0 || ordering == OrderSubject {
+			q := &queue{}
+			q.available.L = &b.mu
+			b.queues = append(b.queues, q)
+		}
+		b.lanes = append(b.lanes, &lane{queue: b.queues[len(b.queues)-1]})
+	}
+	if disk != nil {
+		b.gap = disk.Stats().Records > 0
+		b.spilling = b.gap
+	}
+	return b
+}
+
+// put gives the message its sequence number and holds it until it is settled. It waits for room if that is the policy.
+// It returns ErrStopped when the buffer takes no more, and errNoRoom when the message itself was given up, and counted.
+func (b *buffer) put(m *Message) error {
+	m.cost = m.Size()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.admit(m.cost); err != nil {
+		return err
+	}
+	b.lastSeq++
+	m.seq = b.lastSeq
+	b.hold(m)
+	if b.spilling {
+		b.tail = append(b.tail, m)
+		b.work.Signal()
+	} else {
+		b.enqueue(m)
+	}
+	return nil
+}
+
+// hold and release count what is in memory.
+func (b *buffer) hold(m *Message)    { b.held, b.messages = b.held+m.cost, b.messages+1 }
+func (b *buffer) release(m *Message) { b.held, b.messages = b.held-m.cost, b.messages-1 }
+
+// admit waits for, or makes, room for size bytes.
+func (b *buffer) admit(size int64) error {
+	if size > b.opts.Memory {
+		b.drops.add(DropTooLarge, 1, nil)
+		return errNoRoom
+	}
+	for !b.noMore && !b.fits(size) {
+		switch {
+		case b.diskTakes():
+			if b.startSpilling("memory is full"); !b.fits(size) {
+				b.room.Wait() // for the keeper, it does not take long
+			}
+		case b.opts.WhenFull == Block:
+			b.waiting++
+			b.room.Wait()
+			b.waiting--
+		case b.opts.WhenFull == DropNewest || !b.dropOldest():
+			b.fullAt = time.Now()
+			b.drops.add(DropBufferFull, 1, nil)
+			return errNoRoom
+		default:
+			b.fullAt = time.Now()
+		}
+	}
+	if b.noMore {
+		return ErrStopped
+	}
+	return nil
+}
+
+// fits reports whether size more bytes keep the buffer within its memory.
+func (b *buffer) fits(size int64) bool {
+	limit := b.opts.Memory
+	switch {
+	case b.held == 0:
+		return true
+	case !b.spilling && b.opts.Disk > 0:
+		limit -= limit / 4 // kept free for the tail, or nothing could come while the keeper starts to write
+	case b.gap && b.held > b.ready:
+		limit = min(limit, b.ready+limit/2) // the tail leaves room for reading back
+	}
+	return b.held+size <= limit
+}
+
+// diskTakes reports whether the keeper can write what comes.
+func (b *buffer) diskTakes() bool {
+	return b.disk != nil && b.opts.Disk > 0 && !b.diskFull && !b.resting
+}
+
+// enqueue makes the message ready to be taken.
+func (b *buffer) enqueue(m *Message) {
+	q := b.queues[0]
+	if len(b.queues) > 1 {
+		q = b.queues[maphash.String(b.seed, m.Subject)%uint64(len(b.queues))]
+	}
+	m.queued = true
+	b.ready += m.cost
+	q.push(m)
+	q.available.Signal()
+}
+
+// take waits for messages and makes them the lane's batch, oldest first, as many as there are within the limits.
+// They stay in the buffer until settle. It returns nil when there is nothing more to take, because the route stops.
+func (b *buffer) take(l *lane, limits Limits) []*Message {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(l.batch) == 0 {
+		for l.queue.len() == 0 && !b.noTake {
+			l.queue.available.Wait()
+		}
+		if b.noTake {
+			return nil
+		}
+		b.fill(l, limits)
+		b.settleOnDisk()
+	}
+	return l.batch
+}
+
+func (b *buffer) fill(l *lane, limits Limits) {
+	var bytes int64
+	for q := l.queue; q.len() > 0 && len(l.batch) < limits.Messages; {
+		m := q.at(0)
+		if b.expired(m.Time) {
+			b.discard(q.pop(), DropMaxAge)
+			continue
+		}
+		if bytes += m.cost; bytes > limits.Bytes && len(l.batch) > 0 {
+			return
+		}
+		l.batch = append(l.batch, q.pop())
+	}
+}
+
+func (b *buffer) expired(t time.Time) bool {
+	return b.opts.MaxAge > 0 && time.Since(t) > b.opts.MaxAge
+}
+
+// expire drops what has become too old from the lane's batch and returns the rest.
+func (b *buffer) expire(l *lane) []*Message {
+	if b.opts.MaxAge == 0 {
+		return l.batch
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.keepOnly(l, func(_ int, m *Message) bool {
+		if b.expired(m.Time) {
+			b.discard(m, DropMaxAge)
+			return false
+		}
+		return true
+	})
+}
+
+// settle removes from the lane's batch, and so from the buffer, what the outcomes say is done, and returns what is left.
+func (b *buffer) settle(l *lane, out []Outcome) []*Message {
+	var delivered, bytes uint64
+	defer func() {
+		b.count.delivered.Add(delivered)
+		b.count.deliveredBytes.Add(bytes)
+	}()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.keepOnly(l, func(i int, m *Message) bool {
+		switch out[i].Status {
+		case Delivered:
+			delivered++
+			bytes += uint64(len(m.Data))
+			b.remove(m)
+		case Refused:
+			b.drops.add(DropRefused, 1, out[i].Err)
+			b.remove(m)
+		default:
+			return true
+		}
+		return false
+	})
+}
+
+// keepOnly filters the lane's batch in place, in order.
+func (b *buffer) keepOnly(l *lane, keep func(int, *Message) bool) []*Message {
+	kept := l.batch[:0]
+	for i, m := range l.batch {
+		if keep(i, m) {
+			kept = append(kept, m)
+		}
+	}
+	clear(l.batch[len(kept):])
+	l.batch = kept
+	b.settleOnDisk()
+	b.room.Broadcast()
+	if b.gap || b.spilling {
+		b.work.Signal()
+	}
+	return kept
+}
+
+// discard gives a message up that is in no queue and no batch any more.
+func (b *buffer) discard(m *Message, reason string) {
+	b.drops.add(reason, 1, nil)
+	b.remove(m)
+}
+
+// remove forgets a message that is done and has left its queue or batch; on disk it is marked as done.
+func (b *buffer) remove(m *Message) {
+	b.release(m)
+	if m.queued {
+		b.ready -= m.cost
+	}
+	m.settled = true // the keeper, should it be writing this message now, settles it on disk afterwards
+	if m.record != 0 {
+		b.settled = append(b.settled, m.record)
+	}
+}
+
+// settleOnDisk tells the spool what has been removed.
+func (b *buffer) settleOnDisk() {
+	if len(b.settled) > 0 {
+		b.disk.Settle(b.settled)
+		b.settled = b.settled[:0]
+	}
+}
+
+// dropOldest gives up the oldest message that nobody is delivering or writing, and reports whether there was one.
+func (b *buffer) dropOldest() bool {
+	if b.gap {
+		// The oldest are on a disk that does not work now. Of what is in memory, the tail is what stands in the way.
+		if len(b.tail) == 0 {
+			return false
+		}
+		m := b.tail[0]
+		b.tail = b.tail[1:]
+		b.discard(m, DropBufferFull)
+		return true
+	}
+	var oldest *queue
+	for _, q := range b.queues {
+		if q.len() > 0 && (oldest == nil || q.at(0).Time.Before(oldest.at(0).Time)) {
+			oldest = q
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	b.discard(oldest.pop(), DropBufferFull)
+	b.settleOnDisk()
+	return true
+}
+
+// setSink tells the buffer whether the sink works: when it has not for SpillAfter, messages go to disk.
+func (b *buffer) setSink(down bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sinkDown = down
+	switch {
+	case down && b.outageIn == nil:
+		b.outageIn = time.AfterFunc(b.opts.SpillAfter, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.outage = b.sinkDown
+			b.work.Signal()
+		})
+	case !down:
+		if b.outageIn != nil {
+			b.outageIn.Stop()
+		}
+		b.outageIn, b.outage = nil, false
+		b.work.Signal()
+	}
+	b.room.Broadcast()
+}
+
+// waitDrained waits until nothing is left to deliver, or waiting no longer helps: the sink is down, or far behind,
+// and what is left is safe on disk. It returns early when ctx ends.
+func (b *buffer) waitDrained(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.room.Broadcast()
+	})()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ctx.Err() == nil && (b.held > 0 || b.gap) && !(b.diskTakes() && (b.sinkDown || b.gap)) {
+		b.room.Wait()
+	}
+}
+
+// stopPuts makes every put, waiting or to come, return ErrStopped.
+func (b *buffer) stopPuts() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.noMore = true
+	b.room.Broadcast()
+}
+
+// stopTakes makes every take, waiting or to come, return nil.
+func (b *buffer) stopTakes() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.noTake = true
+	for _, q := range b.queues {
+		q.available.Broadcast()
+	}
+}
+
+// depth is how much a buffer holds. What is in memory and on disk is counted in both.
+type depth struct {
+	memory, disk           int // messages
+	memoryBytes, diskBytes int64
+}
+
+func (b *buffer) depth() depth {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := depth{memory: b.messages, memoryBytes: b.held}
+	if b.disk != nil {
+		s := b.disk.Stats()
+		d.disk, d.diskBytes = s.Records, s.FileBytes
+	}
+	return d
+}
+
+// condition reports whether the buffer is giving messages up or holding its source back, and whether the disk has joined in.
+func (b *buffer) condition() (full, spilling bool) {
+	const shown = 5 * time.Second // a state that lasts for one message only could not be seen
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.waiting > 0 || time.Since(b.fullAt) < shown, b.spilling
+}

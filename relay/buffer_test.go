@@ -1,0 +1,199 @@
+package relay
+
+import (
+	"flag"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/rs/zerolog"
+	"pgregory.net/rapid"
+)
+
+var modelSteps = flag.Int("model.steps", 400, "operations in each run of the buffer's model test (there are 100 runs, or as -rapid.checks says)")
+
+// bench puts a buffer under test: a driver that plays source and lanes, and a model that knows what must come next.
+type bufferModel struct {
+	t        *rapid.T
+	dir      string
+	opts     BufferOptions
+	ordering Ordering
+	lanes    int
+
+	buf     *buffer
+	drops   *drops
+	put     int              // messages put so far; each carries its number
+	waiting map[string][]int // numbers not settled, in order, by what is kept in order
+	down    bool
+}
+
+// lineOf returns what a subject has to stay in order with.
+func (bm *bufferModel) lineOf(subject string) string {
+	if bm.ordering == OrderStrict {
+		return ""
+	}
+	return subject
+}
+
+func (bm *bufferModel) open() {
+	disk, err := spool.Open(bm.dir, spool.Options{MaxBytes: bm.opts.Disk, SegmentBytes: 64 << 10, Sync: spool.SyncNever})
+	if err != nil {
+		bm.t.Fatal(err)
+	}
+	bm.drops = newDrops(zerolog.Nop())
+	bm.buf = newBuffer(bm.opts, disk, bm.lanes, bm.ordering, &counters{}, bm.drops, zerolog.Nop())
+	bm.buf.setSink(bm.down)
+	go bm.buf.keep()
+	synctest.Wait()
+}
+
+func (bm *bufferModel) restart() {
+	bm.buf.stopPuts()
+	bm.buf.stopTakes()
+	if err := bm.buf.close(); err != nil {
+		bm.t.Fatal(err)
+	}
+	if n := bm.drops.snapshot(); len(n) > 0 {
+		bm.t.Fatalf("dropped: %v", n)
+	}
+	bm.open()
+}
+
+func (bm *bufferModel) putOne() {
+	subject := fmt.Sprintf("s.%d", rapid.IntRange(0, 5).Draw(bm.t, "subject"))
+	size := rapid.SampledFrom([]int{0, 10, 500, 5000, 60_000}).Draw(bm.t, "size")
+	bm.put++
+	data := append([]byte(strconv.Itoa(bm.put)+" "), make([]byte, size)...)
+	if err := bm.buf.put(&Message{Subject: subject, ID: "x", Data: data, Time: time.Now()}); err != nil {
+		bm.t.Fatalf("put %d: %v", bm.put, err)
+	}
+	line := bm.lineOf(subject)
+	bm.waiting[line] = append(bm.waiting[line], bm.put)
+	synctest.Wait()
+	if held, most := bm.buf.depth().memoryBytes, bm.opts.Memory+70_000; held > most {
+		bm.t.Fatalf("%d bytes in memory, the bound is %d and one message", held, bm.opts.Memory)
+	}
+}
+
+// deliver lets one lane take a batch, or go on with the one it has, and settles some of it.
+func (bm *bufferModel) deliver() {
+	l := bm.buf.lanes[rapid.IntRange(0, bm.lanes-1).Draw(bm.t, "lane")]
+	if len(l.batch) == 0 && l.queue.len() == 0 {
+		return
+	}
+	batch := bm.buf.take(l, Limits{Messages: rapid.IntRange(1, 50).Draw(bm.t, "batch"), Bytes: 100_000})
+	seen := map[string]int{} // messages of each line that stand before in this batch
+	out := make([]Outcome, len(batch))
+	settleUpTo := rapid.IntRange(0, len(batch)).Draw(bm.t, "settle")
+	settled := map[string]int{}
+	for i, m := range batch {
+		line := bm.lineOf(m.Subject)
+		var got int
+		fmt.Sscanf(string(m.Data), "%d ", &got)
+		if want := bm.waiting[line][seen[line]]; got != want {
+			bm.t.Fatalf("lane offers message %d of %q, want %d", got, line, want)
+		}
+		seen[line]++
+		if i < settleUpTo {
+			out[i].Status = Delivered
+			settled[line]++
+		}
+	}
+	bm.buf.settle(l, out)
+	for line, n := range settled {
+		bm.waiting[line] = bm.waiting[line][n:]
+	}
+	synctest.Wait()
+}
+
+func (bm *bufferModel) left() int {
+	n := 0
+	for _, w := range bm.waiting {
+		n += len(w)
+	}
+	return n
+}
+
+// The model test: whatever the order of puts, deliveries, partial settles, outages and restarts,
+// every line of messages comes out as it went in, none missing, none twice, within the bound of memory.
+func TestBufferKeepsOrderThroughMemoryAndDisk(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		synctest.Test(t, func(t *testing.T) {
+			bm := &bufferModel{
+				t:   rt,
+				dir: filepath.Join(t.TempDir(), "spool"),
+				opts: BufferOptions{
+					Memory: 300_000, Disk: 1 << 30, SpillAfter: time.Second, WhenFull: Block,
+					Persist: rapid.SampledFrom([]Persist{PersistOverflow, PersistOutage, PersistAlways}).Draw(rt, "persist"),
+				},
+				ordering: rapid.SampledFrom([]Ordering{OrderStrict, OrderSubject}).Draw(rt, "ordering"),
+				lanes:    1,
+				waiting:  map[string][]int{},
+			}
+			if bm.ordering == OrderSubject {
+				bm.lanes = rapid.IntRange(1, 4).Draw(rt, "lanes")
+			}
+			bm.open()
+			for range *modelSteps {
+				switch op := rapid.IntRange(0, 99).Draw(rt, "op"); {
+				case op < 50:
+					bm.putOne()
+				case op < 92:
+					bm.deliver()
+				case op < 96:
+					bm.down = !bm.down
+					bm.buf.setSink(bm.down)
+				case op < 98:
+					time.Sleep(2 * time.Second)
+					synctest.Wait()
+				default:
+					bm.restart()
+				}
+			}
+			bm.down = false
+			bm.buf.setSink(false)
+			for stuck := 0; bm.left() > 0; stuck++ {
+				before := bm.left()
+				for _, l := range bm.buf.lanes {
+					bm.drainLane(l)
+				}
+				if bm.left() < before {
+					stuck = 0
+				}
+				if stuck > 3 {
+					rt.Fatalf("%d messages never come: %+v", bm.left(), bm.waiting)
+				}
+			}
+			bm.restart()
+			if d := bm.buf.depth(); d.memory != 0 || d.disk != 0 {
+				rt.Fatalf("all is settled, but the buffer holds %+v", d)
+			}
+			bm.buf.stopPuts()
+			bm.buf.stopTakes()
+			if err := bm.buf.close(); err != nil {
+				rt.Fatal(err)
+			}
+		})
+	})
+}
+
+func (bm *bufferModel) drainLane(l *lane) {
+	for len(l.batch) > 0 || l.queue.len() > 0 {
+		batch := bm.buf.take(l, Limits{Messages: 1000, Bytes: 1 << 20})
+		out := make([]Outcome, len(batch))
+		for i, m := range batch {
+			line := bm.lineOf(m.Subject)
+			if got := string(m.Data[:len(strconv.Itoa(bm.waiting[line][0]))]); got != strconv.Itoa(bm.waiting[line][0]) {
+				bm.t.Fatalf("lane offers message %s of %q, want %d", got, line, bm.waiting[line][0])
+			}
+			bm.waiting[line] = bm.waiting[line][1:]
+			out[i].Status = Delivered
+		}
+		bm.buf.settle(l, out)
+		synctest.Wait()
+	}
+}

@@ -1,0 +1,106 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+)
+
+// A message on disk is the Data of one spool record; the record itself keeps the sequence and the time of arrival:
+//
+//	version  1 byte, recordVersion
+//	subject  uvarint length, bytes
+//	id       uvarint length, bytes
+//	headers  uvarint count of key-value pairs, then for each: key (uvarint length, bytes), value (the same)
+//	payload  the rest
+//
+// A key with several values is several pairs, values in their order; keys are sorted, so that equal messages are equal bytes.
+
+const recordVersion = 1
+
+var errRecord = errors.New("not a message record")
+
+// appendRecord appends the message's bytes to dst.
+func appendRecord(dst []byte, m *Message) []byte {
+	dst = append(dst, recordVersion)
+	dst = appendString(dst, m.Subject)
+	dst = appendString(dst, m.ID)
+	keys, pairs := make([]string, 0, 8), 0
+	for k, vs := range m.Header {
+		keys = append(keys, k)
+		pairs += len(vs)
+	}
+	slices.Sort(keys)
+	dst = binary.AppendUvarint(dst, uint64(pairs))
+	for _, k := range keys {
+		for _, v := range m.Header[k] {
+			dst = appendString(appendString(dst, k), v)
+		}
+	}
+	return append(dst, m.Data...)
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// decodeRecord fills m, which refers to rec.Data then.
+func decodeRecord(m *Message, rec spool.Record) error {
+	if len(rec.Data) == 0 {
+		return fmt.Errorf("%w: it is empty", errRecord)
+	}
+	if v := rec.Data[0]; v != recordVersion {
+		return fmt.Errorf("%w that this version can read: it has version %d, expected %d", errRecord, v, recordVersion)
+	}
+	d := decoder{rest: rec.Data[1:]}
+	m.Time = time.Unix(0, rec.Time)
+	m.Subject = d.string()
+	m.ID = d.string()
+	pairs := d.uvarint()
+	if pairs > uint64(len(d.rest)) { // each takes two bytes at least
+		return fmt.Errorf("%w: %d headers in %d bytes", errRecord, pairs, len(d.rest))
+	}
+	if pairs > 0 {
+		m.Header = make(Header, min(pairs, 64))
+	}
+	for range pairs {
+		k := d.string()
+		m.Header[k] = append(m.Header[k], d.string())
+	}
+	if d.short {
+		return fmt.Errorf("%w: it is cut short", errRecord)
+	}
+	m.Data = d.rest
+	return nil
+}
+
+// decoder reads fields off the front of rest; after the first that does not fit it returns zeros and short is set.
+type decoder struct {
+	rest  []byte
+	short bool
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 {
+		d.short = true
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) {
+		d.short = true
+		return ""
+	}
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}

@@ -1,0 +1,15 @@
+// Package relay is the engine: it takes messages from a source, keeps them in an ordered buffer, and delivers
+// them to a sink until the sink has confirmed them.
+//
+// The path of one message, top to bottom:
+//
+//	Source.Run ─► Route.accept ─► buffer.put ─► (memory │ spool) ─► buffer.take ─► lane ─► gate ─► Sink.Deliver
+//	                                  ▲                                                               │
+//	                                  └────────────────────── buffer.settle ◄─────────────────────────┘
+//
+// source.go and sink.go are the two interfaces, route.go ties the parts of one route together, buffer.go and
+// keeper.go hold the messages (memory and disk), delivery.go moves them, gate.go decides when an endpoint may be
+// tried. relay.go starts and stops a set of routes.
+//
+// The package knows neither NATS nor HTTP nor TOML: those live in sources, sinks and config.
+package relay

@@ -1,0 +1,346 @@
+package relay
+
+import (
+	"cmp"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+)
+
+// The keeper is the buffer's one goroutine that writes to the disk and reads from it. It takes turns, so that neither a flood of new
+// messages starves the reading nor the other way round, and it does its I/O without the buffer's lock.
+
+const (
+	keeperMessages = 1024        // most messages in one write
+	keeperBytes    = 1 << 20     // most bytes in one write or read, but for a single larger message
+	diskRest       = time.Second // pause after the disk has failed
+)
+
+// keep runs until close.
+func (b *buffer) keep() {
+	defer close(b.keeperDone)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for !b.closed {
+		if b.mustSpill() {
+			b.startSpilling("the sink is failing")
+		}
+		wrote := b.writeSome()
+		read := b.readSome()
+		b.stopSpilling()
+		if !wrote && !read && !b.closed {
+			b.work.Wait()
+		}
+	}
+}
+
+// mustSpill reports whether the disk has to join in although memory has room.
+func (b *buffer) mustSpill() bool {
+	return !b.spilling && b.diskTakes() &&
+		(b.opts.Persist == PersistAlways || b.opts.Persist == PersistOutage && b.outage)
+}
+
+// startSpilling makes what is in memory and not on disk the tail. The messages stay in their queues and batches.
+func (b *buffer) startSpilling(why string) {
+	if b.spilling {
+		return
+	}
+	b.tail, b.spilling = b.unwritten(), true
+	b.work.Signal()
+	if b.opts.Persist != PersistAlways {
+		b.log.Info().Int("messages", b.messages).Int64("bytes", b.held).Msg("spilling to disk: " + why)
+	}
+}
+
+// unwritten returns all that is in memory and not on disk, in order.
+func (b *buffer) unwritten() []*Message {
+	var all []*Message
+	add := func(m *Message) {
+		if m.record == 0 && !m.settled {
+			all = append(all, m)
+		}
+	}
+	for _, l := range b.lanes {
+		for _, m := range l.batch {
+			add(m)
+		}
+	}
+	for _, q := range b.queues {
+		for i := range q.len() {
+			add(q.at(i))
+		}
+	}
+	for _, m := range b.tail {
+		if !m.queued {
+			add(m)
+		}
+	}
+	slices.SortFunc(all, func(x, y *Message) int { return cmp.Compare(x.seq, y.seq) })
+	return all
+}
+
+// stopSpilling lets new messages go by memory alone, once the gap is closed and nothing asks for the disk.
+func (b *buffer) stopSpilling() {
+	wanted := b.opts.Disk > 0 && (b.opts.Persist == PersistAlways || b.outage || b.held > b.opts.Memory/4)
+	if !b.spilling || b.gap || wanted {
+		return
+	}
+	b.queueTail()
+	b.log.Info().Msg("caught up, no longer spilling to disk")
+}
+
+// queueTail ends the spilling: what was waiting to be written is made ready instead. There must be no gap.
+func (b *buffer) queueTail() {
+	for _, m := range b.tail {
+		if !m.queued && !m.settled {
+			b.enqueue(m)
+		}
+	}
+	b.tail, b.spilling = nil, false
+	b.room.Broadcast()
+}
+
+// writeSome writes the first of the tail to disk, and reports whether there was something to write.
+func (b *buffer) writeSome() bool {
+	if !b.diskTakes() {
+		return false
+	}
+	batch := b.nextWrite()
+	if len(batch) == 0 {
+		return false
+	}
+	b.mu.Unlock()
+	first, n, err := b.append(batch)
+	b.mu.Lock()
+	horizon := b.horizon()
+	for i, m := range batch[:n] {
+		m.record = first + uint64(i)
+		b.written(m, horizon)
+	}
+	b.settleOnDisk()
+	if n < len(batch) {
+		b.tail = slices.Concat(batch[n:], b.tail)
+	}
+	b.wrote(n, err)
+	b.room.Broadcast()
+	return true
+}
+
+// nextWrite takes the first messages off the tail, as many as one write carries; what has been settled meanwhile is left out.
+func (b *buffer) nextWrite() []*Message {
+	var batch []*Message
+	var bytes int64
+	for len(b.tail) > 0 && len(batch) < keeperMessages && bytes < keeperBytes {
+		m := b.tail[0]
+		b.tail[0] = nil
+		b.tail = b.tail[1:]
+		if !m.settled {
+			batch = append(batch, m)
+			bytes += int64(len(m.Data))
+		}
+	}
+	return batch
+}
+
+// append writes messages to the spool and returns the first one's record, and how many of them are in it.
+// Records are numbered without holes, in the order of the messages.
+func (b *buffer) append(batch []*Message) (first uint64, n int, err error) {
+	first = b.disk.LastSeq() + 1
+	var bytes []byte
+	records := make([]spool.Record, len(batch))
+	for i, m := range batch {
+		start := len(bytes)
+		bytes = appendRecord(bytes, m)
+		records[i] = spool.Record{Seq: first + uint64(i), Time: m.Time.UnixNano(), Data: bytes[start:len(bytes):len(bytes)]}
+	}
+	n, err = b.disk.Append(records)
+	return first, n, err
+}
+
+// written notes that the message is on disk, and makes it ready or forgets it.
+func (b *buffer) written(m *Message, horizon uint64) {
+	b.count.spilled.Add(1)
+	switch {
+	case m.settled:
+		b.settled = append(b.settled, m.record)
+	case m.queued:
+	case !b.gap && b.ready+m.cost <= b.opts.Memory/4*3 && m.record < horizon:
+		b.enqueue(m)
+	default:
+		if !b.gap {
+			b.gap, b.readFrom = true, m.record
+		}
+		b.release(m)
+	}
+}
+
+// wrote takes note of how a write ended.
+func (b *buffer) wrote(n int, err error) {
+	switch {
+	case err == nil:
+		if b.diskDown != nil {
+			b.diskDown = nil
+			b.log.Info().Msg("disk works again")
+		}
+		return
+	case errors.Is(err, spool.ErrTooLarge):
+		b.giveUpTail(DropTooLarge, err)
+		return
+	case errors.Is(err, spool.ErrFull), errors.Is(err, spool.ErrLowSpace):
+		if b.opts.WhenFull == DropOldest && b.dropSegment() {
+			return
+		}
+		if n == 0 && !b.diskFull {
+			b.log.Warn().Err(err).Msg("disk buffer is full, going on from memory")
+		}
+		b.diskFull = true
+	default:
+		if b.diskDown == nil {
+			b.log.Error().Err(err).Msg("disk fails, going on from memory and trying it again every second")
+		}
+		b.diskDown = err
+	}
+	b.rest()
+	if !b.gap {
+		b.queueTail()
+	}
+}
+
+// giveUpTail drops the first message of the tail, which the spool will never take.
+func (b *buffer) giveUpTail(reason string, err error) {
+	m := b.tail[0]
+	b.tail = b.tail[1:]
+	if m.queued || m.settled {
+		return // it can still be delivered from memory
+	}
+	b.drops.add(reason, 1, err)
+	b.remove(m)
+}
+
+// dropSegment gives up the oldest segment on disk to make room for new messages, and reports whether that worked.
+// What lanes are delivering of it now is not lost yet, and not counted.
+func (b *buffer) dropSegment() bool {
+	dropped, err := b.disk.DropOldest()
+	if err != nil {
+		return false
+	}
+	n := dropped.Records
+	for _, l := range b.lanes {
+		for _, m := range l.batch {
+			if m.record >= dropped.First && m.record <= dropped.Last {
+				n--
+			}
+		}
+	}
+	for _, q := range b.queues {
+		for q.len() > 0 && q.at(0).record != 0 && q.at(0).record <= dropped.Last {
+			m := q.pop()
+			m.record = 0 // it is gone there
+			b.remove(m)
+		}
+	}
+	b.settleOnDisk()
+	b.drops.add(DropBufferFull, n, nil)
+	return true
+}
+
+// rest leaves the disk alone for a while.
+func (b *buffer) rest() {
+	if b.resting {
+		return
+	}
+	b.resting = true
+	time.AfterFunc(diskRest, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.resting, b.diskFull = false, false
+		b.work.Signal()
+		b.room.Broadcast()
+	})
+}
+
+// readSome reads the next of the gap back into the queues, and reports whether it did.
+func (b *buffer) readSome() bool {
+	half := b.opts.Memory / 2
+	if !b.gap || b.resting || b.ready > half/2 || b.ready > 0 && b.readFrom >= b.horizon() {
+		return false
+	}
+	from, most := b.readFrom, min(keeperBytes, half/4)
+	b.mu.Unlock()
+	records, err := b.disk.Read(from, most, nil)
+	b.mu.Lock()
+	if err != nil {
+		b.log.Error().Err(err).Msg("cannot read the backlog from disk, trying again")
+		b.rest()
+		return true
+	}
+	if len(records) == 0 {
+		b.gap = false
+		b.room.Broadcast()
+		return true
+	}
+	for _, rec := range records {
+		b.readBack(rec)
+	}
+	b.settleOnDisk()
+	b.readFrom = records[len(records)-1].Seq + 1
+	return true
+}
+
+// horizon returns the first record that must not be made ready yet: the spool could not remember over a restart that it was settled,
+// because the oldest unsettled one is too far behind. One lane is stuck then, while others go on.
+func (b *buffer) horizon() uint64 {
+	if first := b.disk.Stats().First; first != 0 {
+		return first + spool.MaxSpan
+	}
+	return math.MaxUint64
+}
+
+// readBack makes a record from disk ready.
+func (b *buffer) readBack(rec spool.Record) {
+	m := &Message{record: rec.Seq}
+	if err := decodeRecord(m, rec); err != nil {
+		b.count.corrupt.Add(1)
+		b.log.Error().Err(err).Uint64("seq", rec.Seq).Msg("record on disk cannot be delivered, left behind")
+		b.settled = append(b.settled, rec.Seq)
+		return
+	}
+	m.cost = m.Size()
+	b.hold(m)
+	b.enqueue(m)
+}
+
+// close ends the keeper, writes what is still in memory to disk, and closes the spool. No put and no take may be under way.
+func (b *buffer) close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.work.Signal()
+	b.mu.Unlock()
+	<-b.keeperDone
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.outageIn != nil {
+		b.outageIn.Stop()
+	}
+	return b.store()
+}
+
+// store is the last write. The keeper has ended.
+func (b *buffer) store() error {
+	if b.disk == nil {
+		b.drops.add(DropShutdown, b.messages, errors.New("buffer.disk is 0"))
+		return nil
+	}
+	b.resting, b.diskFull, b.diskDown = false, false, nil
+	if b.messages > 0 {
+		b.startSpilling("the route stops")
+	}
+	for b.writeSome() {
+	}
+	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
+	return errors.Join(b.disk.Sync(), b.disk.Close())
+}

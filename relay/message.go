@@ -1,0 +1,61 @@
+package relay
+
+import "time"
+
+// Header holds the headers of a message: keys as they came, letter case kept
+// (NATS ADR-4), several values a key in their order.
+type Header map[string][]string
+
+// Get returns the first value of the key in exactly this letter case, or "".
+func (h Header) Get(key string) string {
+	if v := h[key]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// Headers that the relay itself reads and writes.
+const (
+	// HeaderMsgID is the message's stable identity (NATS ADR-4, JetStream deduplication).
+	HeaderMsgID = "Nats-Msg-Id"
+	// HeaderVia lists the relays and routes that a message has passed, "INSTANCE/ROUTE" each, oldest first.
+	HeaderVia = "Natsrelay-Via"
+)
+
+// A Message is what travels along a route. From the moment the source hands it over until
+// it is settled it belongs to the route: sources must not touch it again, sinks only read it.
+type Message struct {
+	Subject string
+	Header  Header // may be nil
+	Data    []byte
+
+	// ID is stable over retries and restarts: the message's own Nats-Msg-Id if it has one, else given on arrival.
+	ID string
+	// Time is when the relay received the message.
+	Time time.Time
+
+	seq  uint64 // its place in the route's order, given by the buffer on arrival
+	cost int64  // Size, once the buffer has it
+
+	// Guarded by buffer.mu.
+	queued  bool   // it is, or was, ready in memory
+	settled bool   // it is done
+	record  uint64 // its sequence number in the spool; 0: it is not on disk
+}
+
+// messageOverhead is what one queued message costs besides its bytes: this struct, the
+// client library's, slice headers and the allocator's rounding. Counted against buffer.memory,
+// so that the bound holds for small messages too.
+const messageOverhead = 384
+
+// Size returns what the message costs in memory, in bytes.
+func (m *Message) Size() int64 {
+	n := messageOverhead + len(m.Subject) + len(m.Data) + len(m.ID)
+	for k, vs := range m.Header {
+		n += 64 + len(k)
+		for _, v := range vs {
+			n += 16 + len(v)
+		}
+	}
+	return int64(n)
+}

@@ -1,0 +1,230 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/rs/zerolog"
+)
+
+// maxHops is how many relays a message may pass.
+const maxHops = 8
+
+// A Route is one source, one buffer and one sink. NewRoute opens its buffer, run does the rest until it has stopped.
+type Route struct {
+	opts   RouteOptions
+	source Source
+	sink   Sink
+	log    zerolog.Logger
+
+	count    counters
+	drops    *drops
+	buffer   *buffer
+	gate     *gate
+	delivery *delivery
+
+	via       string // this route's entry in HeaderVia
+	viaHeader Header // the header of all messages that came without one; shared, so never changed
+	phase     atomic.Uint32
+}
+
+type phase uint32
+
+const (
+	phaseNew phase = iota
+	phaseRunning
+	phaseStopped
+)
+
+// NewRoute opens the route's buffer, and takes over source and sink: run closes the sink.
+func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Route, error) {
+	r := &Route{opts: o, source: source, sink: sink, log: log.With().Str("route", o.Name).Logger()}
+	r.via = o.Instance + "/" + o.Name
+	r.viaHeader = Header{HeaderVia: {r.via}}
+	r.drops = newDrops(r.log)
+
+	disk, err := r.openSpool()
+	if err != nil {
+		return nil, fmt.Errorf("route %s: open its spool %s: %w", o.Name, o.Dir, err)
+	}
+	limits := sink.Limits()
+	lanes := min(o.Delivery.InFlight, limits.Lanes)
+	if o.Delivery.Ordering == OrderStrict {
+		lanes = 1
+	}
+	r.buffer = newBuffer(o.Buffer, disk, lanes, o.Delivery.Ordering, &r.count, r.drops, r.log)
+	r.gate = newGate(o.Delivery, lanes, r.log, func(h health) { r.buffer.setSink(h != healthy) })
+	r.delivery = &delivery{buffer: r.buffer, gate: r.gate, sink: sink, limits: limits, count: &r.count}
+	return r, nil
+}
+
+// openSpool opens the route's spool, if it may write one or has one from an earlier run.
+func (r *Route) openSpool() (*spool.Spool, error) {
+	o := r.opts.Buffer
+	if _, err := os.Stat(r.opts.Dir); o.Disk == 0 && errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	disk, err := spool.Open(r.opts.Dir, spool.Options{
+		MaxBytes: o.Disk, MinFree: o.MinFree, Sync: o.Sync, SyncInterval: o.SyncInterval, Compression: o.Compression, OnDamage: r.damaged,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s := disk.Stats(); s.Records > 0 {
+		r.log.Info().Int("messages", s.Records).Int64("bytes", s.FileBytes).Time("oldest", s.Oldest).Msg("backlog found on disk, delivering it first")
+	}
+	return disk, nil
+}
+
+func (r *Route) damaged(d spool.Damage) {
+	r.count.corrupt.Add(uint64(d.Records))
+	r.log.Error().Stringer("damage", d).Msg("the spool was damaged, the rest of it is delivered")
+}
+
+// Name returns the route's name.
+func (r *Route) Name() string { return r.opts.Name }
+
+// accept is where messages enter the route. It is safe for concurrent use.
+func (r *Route) accept(m *Message) error {
+	r.count.received.Add(1)
+	if via := m.Header[HeaderVia]; len(via) >= maxHops || slices.Contains(via, r.via) {
+		r.drops.add(DropLoop, 1, nil)
+		return nil
+	}
+	r.sign(m)
+	if err := r.buffer.put(m); err != errNoRoom {
+		return err
+	}
+	return nil // it is counted as dropped; the source has nothing to do about it
+}
+
+// sign appends this route to the message's provenance.
+func (r *Route) sign(m *Message) {
+	if len(m.Header) == 0 {
+		m.Header = r.viaHeader
+		return
+	}
+	via := m.Header[HeaderVia]
+	m.Header[HeaderVia] = append(via[:len(via):len(via)], r.via)
+}
+
+// run moves messages until it is told to stop. When stop is closed it ends in order: first the source, then, for at most
+// drain, the deliveries; what is left goes to disk. When ctx ends it skips the waiting. The error says what could not be put in order.
+func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Duration) error {
+	r.phase.Store(uint32(phaseRunning))
+	defer r.phase.Store(uint32(phaseStopped))
+
+	deliver, cutDeliveries := context.WithCancel(ctx)
+	defer cutDeliveries()
+	go r.buffer.keep()
+	lanes := r.startLanes(deliver)
+	listen, stopSource := context.WithCancel(ctx)
+	defer stopSource()
+	source := make(chan struct{})
+	go func() {
+		defer close(source)
+		r.runSource(listen)
+	}()
+
+	select {
+	case <-stop:
+	case <-ctx.Done():
+	}
+	limit, cancel := context.WithTimeout(ctx, drain)
+	defer cancel()
+	stopSource()
+	waitFor(limit, source)
+	r.buffer.waitDrained(limit)
+	r.buffer.stopPuts()
+	r.buffer.stopTakes()
+	r.gate.stop()
+	if r.gate.current() == healthy {
+		waitFor(limit, lanes)
+	}
+	cutDeliveries()
+	<-lanes
+	<-source
+	return r.close(ctx)
+}
+
+// startLanes starts the lanes and returns a channel that is closed when all have ended.
+func (r *Route) startLanes(ctx context.Context) <-chan struct{} {
+	var running sync.WaitGroup
+	for _, l := range r.buffer.lanes {
+		running.Go(func() { r.delivery.runLane(ctx, l) })
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		running.Wait()
+	}()
+	return done
+}
+
+// runSource keeps the source running until ctx ends.
+func (r *Route) runSource(ctx context.Context) {
+	const restart = 5 * time.Second
+	for {
+		err := r.source.Run(ctx, r.accept)
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Error().Err(err).Dur("next_in", restart).Msg("source failed, starting it again")
+		select {
+		case <-time.After(restart):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// closeTimeout bounds the last words to the endpoint.
+const closeTimeout = 5 * time.Second
+
+func (r *Route) close(ctx context.Context) error {
+	bufferErr := r.buffer.close()
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	sinkErr := r.sink.Close(ctx)
+	r.drops.close()
+	s := r.Stats()
+	r.log.Info().Uint64("received", s.Received).Uint64("delivered", s.Delivered).Uint64("spilled", s.Spilled).
+		Uint64("dropped", s.DroppedTotal()).Int("left_on_disk", s.DiskMessages).Msg("route stopped")
+	if err := errors.Join(bufferErr, sinkErr); err != nil {
+		return fmt.Errorf("route %s: close: %w", r.opts.Name, err)
+	}
+	return nil
+}
+
+// Stats returns a snapshot of the route. It is safe for concurrent use.
+func (r *Route) Stats() RouteStats {
+	d := r.buffer.depth()
+	return RouteStats{
+		State:          r.state(),
+		Received:       r.count.received.Load(),
+		Delivered:      r.count.delivered.Load(),
+		DeliveredBytes: r.count.deliveredBytes.Load(),
+		AttemptsOK:     r.count.attemptsOK.Load(),
+		AttemptsFailed: r.count.attemptsFailed.Load(),
+		Spilled:        r.count.spilled.Load(),
+		Corrupt:        r.count.corrupt.Load(),
+		Dropped:        r.drops.snapshot(),
+		MemoryMessages: d.memory, MemoryBytes: d.memoryBytes,
+		DiskMessages: d.disk, DiskBytes: d.diskBytes,
+	}
+}
+
+// waitFor waits until done is closed or ctx ends.
+func waitFor(ctx context.Context, done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

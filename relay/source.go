@@ -1,0 +1,18 @@
+package relay
+
+import "context"
+
+// A Source brings messages into a route.
+//
+// The route calls Run once, from one goroutine. Run subscribes, calls accept for each
+// message in the order of arrival, and returns nil when ctx has ended and everything that
+// the source had already taken from the far side has been passed to accept. It returns
+// an error only when it can never work as configured; a broken connection is not an error,
+// the source waits for it to come back.
+//
+// accept may be called from several goroutines. It takes ownership of the message. It
+// blocks while the buffer is full and its policy is to block: that is the back-pressure.
+// It returns ErrStopped once the route takes no more; the message is then still the source's.
+type Source interface {
+	Run(ctx context.Context, accept func(*Message) error) error
+}

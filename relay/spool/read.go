@@ -1,0 +1,244 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+const (
+	arenaBytes = 64 << 10 // records read together share their memory in pieces of this size
+	batchBytes = 256 << 10
+)
+
+// reader is where Read stands. Guarded by Spool.reading.
+type reader struct {
+	codec   codec
+	sg      *segment
+	f       File
+	sc      *scanner
+	pending []Record // decoded and not yet handed out
+	next    uint64   // all records below were handed out, or skipped
+	arena   []byte
+	tries   int // failed attempts to open the file
+}
+
+// Read appends to dst the next unsettled records with sequence numbers of at least from, in order, as long as their Data
+// stays within maxBytes; at least one if there is one. An empty result means that there is nothing more. Data is the
+// caller's, but records that were read together share memory in pieces of 64 KiB: whoever keeps one of them for long
+// should copy it.
+//
+// Going on where the last call stopped is fast; any other place is looked for from the beginning of its segment.
+//
+// Damage is reported and passed over. An error is the disk's and may pass: call again, later. What cannot be read in
+// several attempts is treated as damage.
+func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error) {
+	defer s.tell()
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	r := &s.reader
+	if from < r.next {
+		r.pending = r.pending[:0]
+		r.next = from
+	}
+	start, left := len(dst), maxBytes
+	for {
+		if len(r.pending) == 0 {
+			more, err := s.fetch(max(from, r.next))
+			if err != nil {
+				return dst, fmt.Errorf("read: %w", err)
+			}
+			if !more {
+				return dst, nil
+			}
+		}
+		var full bool
+		if dst, full = s.hand(dst, from, &left, len(dst) == start); full {
+			return dst, nil
+		}
+	}
+}
+
+// hand moves what is pending, and still unsettled, to dst, until no bytes are left; the first one it moves in any case if
+// need says so.
+func (s *Spool) hand(dst []Record, from uint64, left *int64, need bool) (_ []Record, full bool) {
+	r := &s.reader
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range r.pending {
+		rec := &r.pending[i]
+		if rec.Seq >= from && s.isLive(rec.Seq) {
+			if int64(len(rec.Data)) > *left && !need {
+				r.pending = r.pending[i:]
+				return dst, true
+			}
+			*left -= int64(len(rec.Data))
+			need = false
+			dst = append(dst, *rec)
+		}
+		r.next = rec.Seq + 1
+		*rec = Record{}
+	}
+	r.pending = r.pending[:0]
+	return dst, *left <= 0 && !need
+}
+
+// isLive: it is in a segment, and not settled. mu is held.
+func (s *Spool) isLive(seq uint64) bool {
+	sg := s.reader.sg
+	if sg == nil || sg.gone || seq < sg.first || sg.count == 0 || seq > sg.last() {
+		if sg = s.find(seq); sg == nil {
+			return false
+		}
+	}
+	return !sg.isSettled(uint32(seq - sg.first))
+}
+
+// fetch decodes the next records, beginning with from or the first one after it. false: there are none.
+func (s *Spool) fetch(from uint64) (bool, error) {
+	r := &s.reader
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return false, ErrClosed
+		}
+		sg := s.segmentFrom(from)
+		if sg == nil {
+			s.mu.Unlock()
+			return false, nil
+		}
+		from = max(from, sg.first+uint64(sg.low))
+		end, count := sg.end, sg.count
+		s.mu.Unlock()
+
+		if sg != r.sg || sg.first+uint64(r.sc.next) > from {
+			if err := s.openReader(sg); err != nil {
+				if !s.lostFile(sg, err) {
+					return false, err
+				}
+				continue
+			}
+		}
+		r.sc.end = end
+		more, err := s.decode(sg, from, count)
+		if more || err != nil {
+			return more, err
+		}
+		from = sg.first + uint64(count)
+	}
+}
+
+// segmentFrom returns the segment with the first unsettled record from seq on. mu is held.
+func (s *Spool) segmentFrom(seq uint64) *segment {
+	for _, sg := range s.segs {
+		if sg.last() >= seq && sg.live > 0 {
+			return sg
+		}
+	}
+	return nil
+}
+
+func (s *Spool) openReader(sg *segment) error {
+	r := &s.reader
+	r.close()
+	f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	r.sg, r.f, r.tries = sg, f, 0
+	r.sc = newScanner(f, sg.salt, framesStart, 0)
+	return nil
+}
+
+// lostFile gives up a segment that is not there, or that cannot be opened at all. false: err is for the caller of Read.
+func (s *Spool) lostFile(sg *segment, err error) bool {
+	r := &s.reader
+	r.tries++
+	cause := Unreadable
+	switch {
+	case errors.Is(err, os.ErrNotExist) && r.tries == 1 && !s.readOnly:
+		s.appending.Lock()
+		defer s.appending.Unlock()
+		return s.vanished() == nil // what we still have open was saved
+	case errors.Is(err, os.ErrNotExist):
+		cause = Missing
+	case !unreadable(err) || r.tries < readTries:
+		return false
+	}
+	r.tries = 0
+	s.change(func() bool { return s.lose(sg, 0, sg.count, Damage{Cause: cause, Bytes: sg.size, Err: err}) })
+	return true
+}
+
+// decode fills pending from one segment. false: it has no more records.
+func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
+	r := &s.reader
+	size := 0
+	for size < batchBytes && r.sc.next < count {
+		fr, h, err := r.sc.scan()
+		if err != nil && err != io.EOF {
+			if unreadable(err) {
+				r.sc.failed(err)
+			}
+			return false, err
+		}
+		upto := fr.ordinal
+		if err == io.EOF {
+			upto = count
+			r.sc.next = count
+		}
+		if upto > h.from {
+			s.damaged(sg, h.from, upto, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err})
+		}
+		if err == io.EOF || sg.first+uint64(fr.ordinal)+uint64(fr.count) <= from {
+			continue
+		}
+		size += len(fr.body)
+		mark := len(r.pending)
+		if r.pending, err = r.codec.decode(r.pending, &fr, sg.first+uint64(fr.ordinal)); err != nil {
+			s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
+			continue
+		}
+		if fr.kind == kindRecord {
+			r.pending[mark].Data = r.keep(fr.body)
+		}
+	}
+	return len(r.pending) > 0, nil
+}
+
+// keep copies data to memory that the caller of Read will own.
+func (r *reader) keep(data []byte) []byte {
+	if len(data) > arenaBytes/4 {
+		return append(make([]byte, 0, len(data)), data...)
+	}
+	if cap(r.arena)-len(r.arena) < len(data) {
+		r.arena = make([]byte, 0, arenaBytes)
+	}
+	n := len(r.arena)
+	r.arena = append(r.arena, data...)
+	return r.arena[n:len(r.arena):len(r.arena)]
+}
+
+// damaged sets the bytes aside and gives the records up, unless all of them are settled.
+func (s *Spool) damaged(sg *segment, from, to uint32, d Damage) {
+	s.mu.Lock()
+	live := false
+	for ord := from; ord < min(to, sg.count) && !live; ord++ {
+		live = !sg.gone && !sg.isSettled(ord)
+	}
+	s.mu.Unlock()
+	if !live {
+		return
+	}
+	d.Aside = s.setAside(sg, d)
+	s.change(func() bool { return s.lose(sg, from, to, d) })
+}
+
+func (r *reader) close() {
+	if r.f != nil {
+		_ = r.f.Close()
+	}
+	r.f, r.sg, r.sc = nil, nil, nil
+}

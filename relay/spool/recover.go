@@ -1,0 +1,338 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Open opens the spool in dir, and makes the directory if need be. Damage does not keep it from opening, it is reported.
+// The errors are: a *VersionError, the disk's own, or Options that make no sense.
+//
+// Opening reads the ends of each file. Only a segment without a footer is scanned: the last one after a crash. The caller
+// holds the lock of the state directory (LockDir); nothing here keeps two processes apart.
+func Open(dir string, o Options) (*Spool, error) {
+	s, err := open(dir, o, false)
+	if err != nil {
+		return nil, fmt.Errorf("open spool %s: %w", dir, err)
+	}
+	if o.Sync != SyncNever {
+		s.stop = make(chan struct{})
+		s.done.Add(1)
+		go s.run()
+	}
+	s.tell()
+	return s, nil
+}
+
+const maxSegment, minSegment = 64 << 20, 1 << 20
+
+func open(dir string, o Options, readOnly bool) (*Spool, error) {
+	if o.FS == nil {
+		o.FS = osFS{}
+	}
+	if o.SyncInterval <= 0 {
+		o.SyncInterval = 200 * time.Millisecond
+	}
+	if o.MaxBytes <= 0 && !readOnly {
+		return nil, errors.New("Options.MaxBytes is mandatory")
+	}
+	if o.SegmentBytes <= 0 {
+		o.SegmentBytes = min(max(o.MaxBytes/8, minSegment), maxSegment, o.MaxBytes)
+	}
+	s := &Spool{fs: o.FS, dir: dir, o: o, readOnly: readOnly}
+	s.cursor = cursorFile{fs: o.FS, path: filepath.Join(dir, cursorName), fsync: o.Sync != SyncNever}
+	if !readOnly {
+		if err := s.makeDir(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.load(); err != nil {
+		s.cursor.giveUp()
+		return nil, err
+	}
+	if !readOnly {
+		s.tidy()
+	}
+	return s, nil
+}
+
+func (s *Spool) makeDir() error {
+	if err := s.fs.MkdirAll(s.dir); err != nil {
+		return err
+	}
+	_ = s.fs.SyncDir(filepath.Dir(s.dir)) // may not be ours to open
+	return nil
+}
+
+// load finds out what is there. It changes nothing on disk but for damaged/.
+func (s *Spool) load() error {
+	names, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	broken := map[*segment]error{}
+	for _, name := range names {
+		first, ok := parseName(name)
+		if !ok {
+			continue
+		}
+		sg := &segment{path: filepath.Join(s.dir, name), first: first, named: true}
+		switch err := s.openSegment(sg); {
+		case errors.Is(err, errNoHeader) || unreadable(err):
+			broken[sg] = err
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case err != nil:
+			return err
+		}
+		s.segs = append(s.segs, sg)
+	}
+	m, forgotten, err := s.loadCursor()
+	if err != nil {
+		return err
+	}
+	// From here on nothing is refused any more.
+	var losses []segmentLoss
+	for i, sg := range s.segs {
+		var next *segment
+		if i+1 < len(s.segs) {
+			next = s.segs[i+1]
+		}
+		ls, err := s.measure(sg, next, &m, broken[sg])
+		if err != nil {
+			return err
+		}
+		losses = append(losses, ls...)
+	}
+	s.adopt(&m, forgotten, losses)
+	return nil
+}
+
+func (s *Spool) openSegment(sg *segment) error {
+	f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for try := 1; ; try++ {
+		if err = sg.open(f); !unreadable(err) || try == readTries {
+			return err
+		}
+	}
+}
+
+// loadCursor reads the cursor, and decides whether it is this spool's. Another one's would pass messages for delivered.
+func (s *Spool) loadCursor() (m mark, forgotten bool, err error) {
+	m, damaged, err := s.cursor.load(s.readOnly)
+	if err != nil {
+		return m, false, err
+	}
+	for _, sg := range s.segs {
+		if sg.spool != 0 {
+			s.id = sg.spool
+		}
+	}
+	if s.id == 0 {
+		s.id = m.spool
+	}
+	for s.id == 0 {
+		s.id = rand.Uint64()
+	}
+	if m.spool != 0 && m.spool != s.id {
+		return mark{last: m.last}, true, nil
+	}
+	return m, damaged, nil
+}
+
+// segmentLoss is what measure found missing, ordinals from up to, and not including, to.
+type segmentLoss struct {
+	sg *segment
+	loss
+}
+
+// measure finds out which records a segment holds, and which it should hold and does not.
+func (s *Spool) measure(sg, next *segment, m *mark, broken error) (losses []segmentLoss, err error) {
+	most := uint64(1 << 31) // an abandoned segment ends where the next one begins
+	if next != nil {
+		most = min(most, next.first-sg.first)
+	}
+	switch {
+	case broken != nil:
+		sg.end, sg.count, sg.sealed = 0, 0, false
+	case !sg.sealed:
+		if losses, err = s.rescan(sg, uint32(most)); err != nil {
+			return nil, err
+		}
+	}
+	found := uint64(sg.count)
+	if !sg.sealed {
+		last, known := lastOf(sg, next, m)
+		h := hole{off: sg.end, bytes: sg.size - sg.end}
+		if unreadable(broken) {
+			h.err = broken
+		}
+		d := Damage{File: sg.name(), Offset: h.off, Bytes: h.bytes, Cause: h.cause(), Err: h.err}
+		if total := min(last-sg.first+1, most); last >= sg.first && total > found {
+			losses = append(losses, segmentLoss{sg, loss{uint32(found), uint32(total), d}})
+			found = total
+		} else if h.bytes > 0 {
+			if known || found == most {
+				d.Cause = Torn
+			}
+			losses = append(losses, segmentLoss{sg, loss{0, 0, d}})
+		}
+	}
+	sg.count = uint32(min(found, most))
+	sg.live = int(sg.count)
+	sg.durable, sg.safeEnd = sg.count, sg.end
+	return losses, nil
+}
+
+// lastOf asks the cursor or the segment behind for the last record that was in a segment. Of a record that was
+// appended to the last segment, but is newer than the last fsync, nobody knows.
+func lastOf(sg, next *segment, m *mark) (last uint64, known bool) {
+	switch {
+	case next == nil && m.storedIn == sg.first:
+		return m.stored, true
+	case next == nil:
+		return 0, true
+	case next.prevFirst == sg.first:
+		return next.prevLast, true
+	}
+	return 0, false
+}
+
+// rescan finds the records of a segment without a footer.
+func (s *Spool) rescan(sg *segment, most uint32) (losses []segmentLoss, err error) {
+	f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sc := newScanner(f, sg.salt, framesStart, sg.size)
+	sg.end, sg.count = min(framesStart, sg.size), 0
+	for {
+		fr, h, err := sc.scanOn()
+		if err == io.EOF || err == nil && fr.ordinal >= most {
+			return losses, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if fr.ordinal > h.from {
+			losses = append(losses, segmentLoss{sg, loss{h.from, fr.ordinal, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err}}})
+		}
+		sg.count = min(fr.ordinal+fr.count, most)
+		sg.end = fr.off + fr.size()
+		sg.lastTime = fr.time
+	}
+}
+
+// adopt puts together what load has found.
+func (s *Spool) adopt(m *mark, forgotten bool, losses []segmentLoss) {
+	for i := range losses {
+		l := &losses[i]
+		switch {
+		case l.Offset == 0:
+			l.Aside = s.moveAside(l.sg)
+		case l.to > 0 || l.Cause != Torn || l.wholeFrame(s):
+			l.Aside = s.setAside(l.sg, l.Damage)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sg := range s.segs {
+		s.bytes += sg.size
+		if sg.count > 0 {
+			s.last = max(s.last, sg.last())
+		}
+	}
+	s.segs = slices.DeleteFunc(s.segs, func(sg *segment) bool {
+		if sg.count == 0 {
+			s.doomed = append(s.doomed, sg)
+		}
+		return sg.count == 0
+	})
+	s.apply(m)
+	if forgotten {
+		s.reports = append(s.reports, Damage{Cause: Forgotten, File: cursorName})
+	}
+	for _, l := range losses {
+		if l.to == 0 {
+			s.reports = append(s.reports, l.Damage)
+		} else {
+			s.lose(l.sg, l.from, l.to, l.Damage)
+		}
+	}
+}
+
+// tidy makes the files what load took them for: it cuts torn ends, seals what has no footer, removes what is done or
+// half made. None of it is needed for correctness, so a disk that refuses changes nothing but the time the next Open takes.
+func (s *Spool) tidy() {
+	names, _ := s.fs.ReadDir(s.dir)
+	for _, name := range names {
+		if strings.HasSuffix(name, tmpSuffix) {
+			_ = s.fs.Remove(filepath.Join(s.dir, name))
+		}
+	}
+	s.mu.Lock()
+	dead := append(s.reap(), s.doomed...)
+	s.doomed = nil
+	damaged := len(s.reports) > 0
+	s.mu.Unlock()
+	if damaged {
+		s.writeCursor() // so that it is reported once
+	}
+	_ = s.unlink(dead)
+	for _, sg := range s.segs {
+		if !sg.sealed {
+			_ = s.sealOld(sg)
+		}
+	}
+	if s.cursor.f != nil && s.cursor.fsync {
+		_ = s.cursor.f.Sync() // its newest slot may have been written just before a kill -9
+	}
+}
+
+func (s *Spool) sealOld(sg *segment) error {
+	f, err := s.fs.OpenFile(sg.path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(sg.end); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(sg.footer(), sg.end); err != nil {
+		return err
+	}
+	s.bytes += sg.end + footerSize - sg.size
+	sg.size, sg.sealed = sg.end+footerSize, true
+	if s.cursor.fsync {
+		return f.Sync()
+	}
+	return nil
+}
+
+// wholeFrame: a torn end begins with something that looks like all of a frame, so perhaps it is not torn but damaged.
+func (l *segmentLoss) wholeFrame(s *Spool) bool {
+	f, err := s.fs.OpenFile(l.sg.path, os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b, err := readAt(f, l.Offset, frameHeader)
+	if err != nil || len(b) < frameHeader {
+		return false
+	}
+	_, need, _ := parseFrame(b, l.sg.salt)
+	return need > len(b) && int64(need) <= l.Bytes
+}

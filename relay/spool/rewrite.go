@@ -1,0 +1,382 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+)
+
+// After a failed fsync the kernel may take the pages that it could not write for clean, and a second fsync of the same file
+// succeeds without having written them (Rebello et al., "Can Applications Recover from fsync Failures?", 2020). So the
+// records that were not durable yet are read back, checked by their CRCs, and written into new segments. The first
+// sequence number of those bounds the old segment: whatever it holds from there on no longer counts.
+
+// mend abandons segments and writes anew what of them is not durable. appending is held.
+func (s *Spool) mend(failed []*segment) error {
+	var errs []error
+	for _, sg := range failed {
+		s.mu.Lock()
+		skip := sg.gone || sg.durable == sg.count
+		sg.abandoned = true
+		if s.active == sg {
+			s.active = nil
+		}
+		s.mu.Unlock()
+		if !skip {
+			errs = append(errs, s.rewrite(sg, sg.durable, sg.safeEnd, Unsynced))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// vanished is called when a file that we write is no longer in its directory, or the directory is not there. What we
+// hold open is written anew, what we do not is lost. appending is held.
+func (s *Spool) vanished() error {
+	if err := s.makeDir(); err != nil {
+		return err
+	}
+	s.settling.Lock()
+	if s.cursor.f != nil {
+		if linked, err := s.cursor.f.Linked(); err == nil && !linked {
+			s.cursor.giveUp()
+		}
+	}
+	s.settling.Unlock()
+	s.mu.Lock()
+	segs := slices.Clone(s.segs)
+	s.cursorDirty = true
+	s.mu.Unlock()
+	var failed []*segment
+	for _, sg := range segs {
+		s.mu.Lock()
+		f := sg.f
+		s.mu.Unlock()
+		if f != nil {
+			if linked, err := f.Linked(); err == nil && !linked {
+				s.mu.Lock()
+				sg.durable, sg.safeEnd = 0, framesStart
+				s.mu.Unlock()
+				failed = append(failed, sg)
+			}
+			continue
+		}
+		f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
+		if errors.Is(err, os.ErrNotExist) {
+			s.change(func() bool { return s.lose(sg, 0, sg.count, Damage{Cause: Missing, Bytes: sg.size, Err: err}) })
+		} else if err == nil {
+			_ = f.Close()
+		}
+	}
+	return s.mend(failed)
+}
+
+// rewrite moves the records of sg from an ordinal on, whose frames begin at off, to new segments, and reports those that
+// cannot be read. On an error nothing has changed. appending is held.
+func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error {
+	b := builder{s: s, fsync: true, cause: cause}
+	holes, err := b.copy(sg, from, off)
+	if err != nil {
+		b.undo()
+		return fmt.Errorf("write %s anew: %w", sg.name(), err)
+	}
+	if err := b.place(); err != nil {
+		return fmt.Errorf("write %s anew: %w", sg.name(), err)
+	}
+	dirErr := s.fs.SyncDir(s.dir)
+	for i := range holes {
+		holes[i].Aside = s.setAside(sg, holes[i].Damage)
+	}
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	s.mu.Lock()
+	for _, d := range holes {
+		s.lose(sg, d.from, d.to, d.Damage)
+	}
+	for _, fresh := range b.segs {
+		for i := range fresh.count {
+			if sg.isSettled(uint32(fresh.first-sg.first) + i) {
+				fresh.settle(i)
+			}
+		}
+	}
+	replaced := len(b.segs) > 0 && b.segs[0].path == sg.path
+	f := sg.f
+	sg.f = nil
+	sg.cut(from)
+	s.dirty = without(s.dirty, sg)
+	if from == 0 {
+		sg.gone = true
+		s.segs = without(s.segs, sg)
+		s.bytes -= sg.size
+	}
+	s.insert(b.segs, dirErr == nil)
+	dead := s.reap()
+	s.mu.Unlock()
+
+	if from == 0 && !replaced {
+		_ = s.fs.Remove(sg.path)
+	}
+	if f != nil {
+		if from > 0 && f.Truncate(off) == nil {
+			s.mu.Lock()
+			s.bytes -= sg.size - off
+			sg.size, sg.end, sg.sealed = off, off, false
+			s.mu.Unlock()
+		}
+		_ = f.Close()
+	}
+	s.writeCursor()
+	_ = s.unlink(dead)
+	return dirErr
+}
+
+// Insert stores records with sequence numbers below LastSeq, in places where there are none: on a stop the buffer puts what
+// it held in memory before what is on disk. It is for that, and slow: each run of consecutive numbers becomes a
+// segment, and all is fsynced (unless SyncNever). It may exceed MaxBytes by what it is given. On an error none is in.
+func (s *Spool) Insert(recs []Record) error {
+	defer s.tell()
+	s.appending.Lock()
+	defer s.appending.Unlock()
+	if err := s.admitInsert(recs); err != nil || len(recs) == 0 {
+		return err
+	}
+	b := builder{s: s, fsync: s.o.Sync != SyncNever}
+	err := b.add(recs)
+	if err == nil {
+		err = b.place()
+	} else {
+		b.undo()
+	}
+	if err != nil {
+		return fmt.Errorf("insert: %w", diskError(err))
+	}
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	s.mu.Lock()
+	s.insert(b.segs, true)
+	s.mu.Unlock()
+	// Any older slot of the cursor may say that all this is settled. So the file is replaced.
+	s.cursor.giveUp()
+	s.writeCursor()
+	s.mu.Lock()
+	err = s.cursorErr
+	s.mu.Unlock()
+	if err == nil && b.fsync {
+		err = s.fs.SyncDir(s.dir)
+	}
+	if err != nil {
+		s.mu.Lock()
+		for _, sg := range b.segs {
+			sg.settleBelow(sg.count)
+		}
+		dead := s.reap()
+		s.mu.Unlock()
+		_ = s.unlink(dead)
+		return fmt.Errorf("insert: %w", diskError(err))
+	}
+	return nil
+}
+
+func (s *Spool) admitInsert(recs []Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.readOnly {
+		return ErrClosed
+	}
+	for i := range recs {
+		if len(recs[i].Data) > MaxRecord {
+			return fmt.Errorf("insert: %w: %d bytes", ErrTooLarge, len(recs[i].Data))
+		}
+		seq := recs[i].Seq
+		if seq == 0 || seq > s.last || i > 0 && seq <= recs[i-1].Seq || s.find(seq) != nil {
+			return fmt.Errorf("insert: %w: %d", ErrOrder, seq)
+		}
+	}
+	return nil
+}
+
+// insert takes finished segments into the list. mu is held.
+func (s *Spool) insert(segs []*segment, named bool) {
+	for _, sg := range segs {
+		i := len(s.segs)
+		for i > 0 && s.segs[i-1].first > sg.first {
+			i--
+		}
+		s.segs = slices.Insert(s.segs, i, sg)
+		s.bytes += sg.size
+		sg.named = named
+		if !named {
+			sg.durable = 0
+			s.dirty = append(s.dirty, sg)
+			s.newNames = true
+		} else if sg.last() > s.stored {
+			s.stored, s.storedIn = sg.last(), sg.first
+		}
+	}
+}
+
+// builder writes whole segments under temporary names, and then puts them in place. appending is held.
+type builder struct {
+	s     *Spool
+	fsync bool
+	cause Cause // of what copy cannot read
+	segs  []*segment
+}
+
+const tmpSuffix = ".tmp"
+
+// loss is a hole in what was copied: ordinals from up to, and not including, to.
+type loss struct {
+	from, to uint32
+	Damage
+}
+
+// copy adds the readable records of sg from an ordinal on, whose frames begin at off.
+func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err error) {
+	f := sg.f
+	if f == nil {
+		if f, err = b.s.fs.OpenFile(sg.path, os.O_RDONLY); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	sc := newScanner(f, sg.salt, off, sg.end)
+	sc.next = from
+	var batch []Record
+	var size int
+	for {
+		fr, h, err := sc.scanOn()
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		upto := fr.ordinal
+		if err == io.EOF {
+			upto = sg.count
+		}
+		if upto > h.from {
+			losses = append(losses, loss{h.from, upto, Damage{Cause: b.cause, Offset: h.off, Bytes: h.bytes, Err: h.err}})
+		}
+		if err == io.EOF {
+			break
+		}
+		mark := len(batch)
+		if batch, err = b.s.writer.codec.decode(batch, &fr, sg.first+uint64(fr.ordinal)); err != nil {
+			losses = append(losses, loss{fr.ordinal, fr.ordinal + fr.count, Damage{Cause: b.cause, Offset: fr.off, Bytes: fr.size()}})
+		}
+		for i := range batch[mark:] {
+			r := &batch[mark+i]
+			r.Data = slices.Clone(r.Data)
+			size += len(r.Data)
+		}
+		if size >= chunkBytes {
+			if err := b.add(batch); err != nil {
+				return nil, err
+			}
+			batch, size = batch[:0], 0
+		}
+	}
+	return losses, b.add(batch)
+}
+
+// add writes records.
+func (b *builder) add(recs []Record) error {
+	w := &b.s.writer
+	for len(recs) > 0 {
+		var sg *segment
+		if n := len(b.segs); n > 0 {
+			sg = b.segs[n-1]
+		}
+		w.buf = w.buf[:0]
+		if sg == nil || sg.last()+1 != recs[0].Seq || sg.end >= b.s.o.SegmentBytes {
+			if sg != nil {
+				if err := b.finish(sg); err != nil {
+					return err
+				}
+			}
+			sg = b.s.newSegment(recs[0])
+			f, err := b.s.openNew(sg.path + tmpSuffix)
+			if err != nil {
+				return err
+			}
+			sg.f = f
+			b.segs = append(b.segs, sg)
+			w.buf = append(w.buf, sg.header()...)
+		}
+		n, err := b.s.fill(sg, recs, math.MaxInt64)
+		if err != nil {
+			return err
+		}
+		if _, err := sg.f.WriteAt(w.buf, sg.size); err != nil {
+			return err
+		}
+		sg.size += int64(len(w.buf))
+		sg.end = sg.size
+		sg.count += uint32(n)
+		sg.live += n
+		sg.lastTime = recs[n-1].Time
+		recs = recs[n:]
+	}
+	return nil
+}
+
+// finish ends one segment.
+func (b *builder) finish(sg *segment) error {
+	if _, err := sg.f.WriteAt(sg.footer(), sg.end); err != nil {
+		return err
+	}
+	sg.size += footerSize
+	sg.sealed = true
+	if b.fsync {
+		if err := sg.f.Sync(); err != nil {
+			return err
+		}
+	}
+	sg.durable, sg.safeEnd = sg.count, sg.end
+	err := sg.f.Close()
+	sg.f = nil
+	return err
+}
+
+// place ends the last segment and gives all of them their names, the first one last: only that one can take the place of
+// a file that still counts.
+func (b *builder) place() error {
+	if n := len(b.segs); n > 0 {
+		if err := b.finish(b.segs[n-1]); err != nil {
+			b.undo()
+			return err
+		}
+	}
+	for i := len(b.segs) - 1; i >= 0; i-- {
+		sg := b.segs[i]
+		if err := b.s.fs.Rename(sg.path+tmpSuffix, sg.path); err != nil {
+			for _, done := range b.segs[i+1:] {
+				_ = b.s.fs.Remove(done.path)
+			}
+			b.segs = b.segs[:i+1]
+			b.undo()
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *builder) undo() {
+	for _, sg := range b.segs {
+		if sg.f != nil {
+			_ = sg.f.Close()
+		}
+		_ = b.s.fs.Remove(sg.path + tmpSuffix)
+	}
+	b.segs = nil
+}
+
+// openNew makes a file, in place of one that a failed attempt may have left there.
+func (s *Spool) openNew(path string) (File, error) {
+	if err := s.fs.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}

@@ -1,0 +1,326 @@
+package spool
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func mustOpen(t testing.TB, dir string, o Options) *Spool {
+	t.Helper()
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 1 << 30
+	}
+	s, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func mustAppend(t testing.TB, s *Spool, recs ...Record) {
+	t.Helper()
+	if n, err := s.Append(recs); n != len(recs) || err != nil {
+		t.Fatalf("Append: %d of %d, %v", n, len(recs), err)
+	}
+}
+
+func rec(seq uint64) Record {
+	return Record{Seq: seq, Time: int64(seq) * 1000, Data: fmt.Appendf(nil, "record %d %s", seq, bytes.Repeat([]byte{'x'}, int(seq*7%50)))}
+}
+
+func recRange(first, last uint64) (recs []Record) {
+	for seq := first; seq <= last; seq++ {
+		recs = append(recs, rec(seq))
+	}
+	return recs
+}
+
+// readAll reads all from a sequence number on, in small bites.
+func readAll(t testing.TB, s *Spool, from uint64) (recs []Record) {
+	t.Helper()
+	for {
+		got, err := s.Read(from, 200, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) == 0 {
+			return recs
+		}
+		recs = append(recs, got...)
+		from = got[len(got)-1].Seq + 1
+	}
+}
+
+func wantRecords(t testing.TB, got, want []Record) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatalf("records: -want +got\n%s", d)
+	}
+}
+
+func TestAppendReadSettle(t *testing.T) {
+	for _, c := range []Compression{None, S2, Zstd} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			dir := t.TempDir()
+			o := Options{SegmentBytes: 4096, Compression: c}
+			s := mustOpen(t, dir, o)
+			mustAppend(t, s, recRange(1, 100)...)
+			mustAppend(t, s, recRange(150, 250)...) // a gap
+			want := append(recRange(1, 100), recRange(150, 250)...)
+			wantRecords(t, readAll(t, s, 1), want)
+			wantRecords(t, readAll(t, s, 90), want[89:])
+			wantRecords(t, readAll(t, s, 120), want[100:])
+			s.Settle([]uint64{1, 2, 3, 5, 200, 120, 9999})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, dir, o)
+			want = append(append(recRange(4, 4), recRange(6, 100)...), append(recRange(150, 199), recRange(201, 250)...)...)
+			wantRecords(t, readAll(t, s, 0), want)
+			st := s.Stats()
+			if st.Records != len(want) || st.First != 4 || st.Last != 250 || st.Oldest.UnixNano() != 1000 || s.LastSeq() != 250 {
+				t.Errorf("stats %+v", st)
+			}
+			var all []uint64
+			for _, r := range want {
+				all = append(all, r.Seq)
+			}
+			s.Settle(all)
+			if st := s.Stats(); st.Records != 0 || st.Segments != 0 || st.FileBytes != 0 || st.First != 0 {
+				t.Errorf("stats of the empty spool: %+v", st)
+			}
+			if _, err := s.Append(recRange(250, 250)); !errors.Is(err, ErrOrder) {
+				t.Errorf("an old sequence number: %v", err)
+			}
+			mustAppend(t, s, rec(251))
+			wantRecords(t, readAll(t, s, 0), recRange(251, 251))
+		})
+	}
+}
+
+func TestInsert(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{SegmentBytes: 2048})
+	mustAppend(t, s, recRange(100, 150)...)
+	mustAppend(t, s, recRange(200, 210)...)
+	s.Settle([]uint64{100, 101, 105})
+	in := append(recRange(20, 90), recRange(160, 170)...)
+	if err := s.Insert(in); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Insert(recRange(90, 91)); !errors.Is(err, ErrOrder) {
+		t.Errorf("overlap: %v", err)
+	}
+	if err := s.Insert(recRange(211, 211)); !errors.Is(err, ErrOrder) {
+		t.Errorf("beyond the end: %v", err)
+	}
+	want := append(recRange(20, 90), recRange(102, 104)...)
+	want = append(want, recRange(106, 150)...)
+	want = append(want, recRange(160, 170)...)
+	want = append(want, recRange(200, 210)...)
+	wantRecords(t, readAll(t, s, 0), want)
+	s.Close()
+	s = mustOpen(t, dir, Options{})
+	wantRecords(t, readAll(t, s, 0), want)
+}
+
+func TestLimits(t *testing.T) {
+	dir := t.TempDir()
+	fs := newSimFS(dir)
+	s := mustOpen(t, dir, Options{FS: fs, MaxBytes: 20000, SegmentBytes: 4000, MinFree: 1000, Sync: SyncNever})
+	if _, err := s.Append([]Record{{Seq: 1, Data: make([]byte, 20000)}}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("too large: %v", err)
+	}
+	n, err := s.Append(recRange(1, 1000))
+	if !errors.Is(err, ErrFull) || n == 0 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	if got := s.Stats().FileBytes; got > 20000-footerSize || got < 19000 {
+		t.Errorf("%d bytes of 20000", got)
+	}
+	wantRecords(t, readAll(t, s, 1), recRange(1, uint64(n)))
+	d, err := s.DropOldest()
+	if err != nil || d.First != 1 || d.Records != int(d.Last) {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	wantRecords(t, readAll(t, s, 1), recRange(d.Last+1, uint64(n)))
+	last := uint64(n)
+	more, err := s.Append(recRange(last+1, last+1000))
+	if !errors.Is(err, ErrFull) || more < d.Records-2 {
+		t.Fatalf("after a drop: %d, %v", more, err)
+	}
+	last += uint64(more)
+	fs.free = 500
+	if d, err = s.DropOldest(); err != nil {
+		t.Fatal(err)
+	}
+	s.writer.budget = 0
+	if more, err = s.Append([]Record{rec(last + 1)}); err != nil {
+		t.Fatalf("in place of what was dropped: %v", err)
+	}
+	s.writer.credit = 0
+	if more, err = s.Append([]Record{rec(last + 2)}); !errors.Is(err, ErrLowSpace) || more != 0 {
+		t.Fatalf("low space: %d, %v", more, err)
+	}
+	fs.free = 5000
+	mustAppend(t, s, rec(last+2))
+	for s.Stats().Segments > 0 {
+		if _, err := s.DropOldest(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustAppend(t, s, rec(last+3))
+	wantRecords(t, readAll(t, s, 1), recRange(last+3, last+3))
+}
+
+// A full spool of one segment, all of it settled, takes new records.
+func TestFullAndSettled(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), Options{MaxBytes: 8000})
+	last := uint64(0)
+	for range 5 {
+		n, err := s.Append(recRange(last+1, last+1000))
+		if n == 0 || !errors.Is(err, ErrFull) {
+			t.Fatalf("%d, %v", n, err)
+		}
+		for range n {
+			last++
+			s.Settle([]uint64{last})
+		}
+	}
+}
+
+func TestLargeRecords(t *testing.T) {
+	for _, c := range []Compression{None, S2, Zstd} {
+		s := mustOpen(t, t.TempDir(), Options{SegmentBytes: 1 << 20, Compression: c})
+		var want []Record
+		for i, size := range []int{0, 1, 3 << 20, 100, 64 << 10, 300 << 10, 5, 9 << 20} {
+			data := bytes.Repeat([]byte(fmt.Sprintf("%d abcdefg ", i)), size/10+1)[:size]
+			want = append(want, Record{Seq: uint64(i + 1), Time: int64(i), Data: data})
+		}
+		mustAppend(t, s, want...)
+		got, err := s.Read(0, 1<<30, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%d records", len(got))
+		}
+		for i := range got {
+			if got[i].Seq != want[i].Seq || !bytes.Equal(got[i].Data, want[i].Data) {
+				t.Errorf("record %d is damaged", i)
+			}
+		}
+	}
+}
+
+func TestGroupCommit(t *testing.T) {
+	dir := t.TempDir()
+	fs := newSimFS(dir)
+	syncs := 0
+	fs.fail = func(_ int, op, _ string) (int, error) {
+		if op == "sync" {
+			syncs++
+		}
+		return 0, nil
+	}
+	s := mustOpen(t, dir, Options{FS: fs, Sync: SyncNever})
+	var mu sync.Mutex
+	var last uint64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 50 {
+				mu.Lock()
+				last++
+				_, err := s.Append([]Record{rec(last)})
+				mu.Unlock()
+				if err := errors.Join(err, s.Sync()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantRecords(t, readAll(t, s, 0), recRange(1, 800))
+	g := fs.crashed(fs.rng)
+	s2 := mustOpen(t, dir, Options{FS: g})
+	wantRecords(t, readAll(t, s2, 0), recRange(1, 800))
+	t.Logf("%d fsyncs for 800 records", syncs)
+}
+
+func TestVersion(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{})
+	mustAppend(t, s, recRange(1, 10)...)
+	s.Settle([]uint64{1})
+	s.Close()
+	for _, file := range []string{segmentName(1), cursorName} {
+		path := filepath.Join(dir, file)
+		old, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newer := bytes.Clone(old)
+		for off := 0; off < len(newer); off += 32 << 10 {
+			asVersion(newer[off:], 7)
+		}
+		asVersion(newer[64:], 7)
+		if err := os.WriteFile(path, newer, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := snapshot(t, dir)
+		_, err = Open(dir, Options{MaxBytes: 1 << 20})
+		v, ok := errors.AsType[*VersionError](err)
+		if !ok || v.File != file || v.Version != 7 {
+			t.Errorf("%s: %v", file, err)
+		}
+		if d := cmp.Diff(before, snapshot(t, dir)); d != "" {
+			t.Errorf("%s was touched: %s", file, d)
+		}
+		if err := os.WriteFile(path, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantRecords(t, readAll(t, mustOpen(t, dir, Options{}), 0), recRange(2, 10))
+}
+
+func snapshot(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range ents {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = string(b)
+	}
+	return files
+}
+
+// asVersion makes a header or a slot one of another version.
+func asVersion(b []byte, v uint32) {
+	le := binary.LittleEndian
+	switch {
+	case len(b) < 64:
+	case string(b[:8]) == headerMagic:
+		le.PutUint32(b[8:], v)
+		le.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
+	case string(b[:8]) == cursorMagic:
+		le.PutUint32(b[8:], v)
+		le.PutUint32(b[12:], slotSum(b[:le.Uint32(b[16:])]))
+	}
+}

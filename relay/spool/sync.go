@@ -1,0 +1,323 @@
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Sync returns nil once everything appended before the call is on the disk, and what was settled. One fsync serves all who wait.
+// After an error nothing is known to be lost, only not to be safe: the next Sync, or the spool's own, makes up for it.
+func (s *Spool) Sync() error {
+	defer s.tell()
+	if err := s.sync(true); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
+}
+
+func (s *Spool) sync(settled bool) error {
+	err := s.syncData()
+	if settled {
+		err = errors.Join(err, s.syncCursor(), s.unlinkDoomed())
+	}
+	s.mu.Lock()
+	s.syncErr = err
+	s.mu.Unlock()
+	return err
+}
+
+// round is one fsync of all that is dirty, and those who wait for it.
+type round struct {
+	upto uint64 // appends covered
+	done chan struct{}
+	err  error // once done is closed
+}
+
+func (s *Spool) syncData() error {
+	s.mu.Lock()
+	target := s.written
+	for {
+		if s.synced >= target && !s.newNames || s.readOnly {
+			s.mu.Unlock()
+			return nil
+		}
+		r := s.round
+		lead := r == nil
+		if lead {
+			r = &round{upto: s.written, done: make(chan struct{})}
+			s.round = r
+		}
+		s.mu.Unlock()
+		if lead {
+			r.err = s.flush()
+		} else {
+			<-r.done
+		}
+		s.mu.Lock()
+		if lead {
+			if r.err == nil {
+				s.synced = r.upto
+			}
+			s.round = nil
+			close(r.done)
+		}
+		if r.upto >= target {
+			s.mu.Unlock()
+			return r.err
+		}
+	}
+}
+
+// item is a dirty segment as it was when a flush began.
+type item struct {
+	sg     *segment
+	f      File
+	count  uint32
+	end    int64
+	sealed bool
+	err    error
+}
+
+// flush fsyncs what is dirty. Only one runs at a time.
+func (s *Spool) flush() error {
+	items, names := s.dirtyItems()
+	moved := false
+	for i := range items {
+		it := &items[i]
+		linked := true
+		if linked, it.err = s.fsync(it); !linked {
+			moved = true
+		}
+	}
+	var err error
+	if names {
+		err = s.fs.SyncDir(s.dir)
+	}
+	failed := s.credit(items, err)
+	if moved || errors.Is(err, os.ErrNotExist) {
+		s.appending.Lock()
+		err = s.vanished()
+		s.appending.Unlock()
+	}
+	if len(failed) > 0 {
+		s.appending.Lock()
+		err = errors.Join(err, s.mend(failed))
+		s.appending.Unlock()
+	}
+	s.settling.Lock()
+	s.writeCursor() // with what is durable now
+	s.settling.Unlock()
+	return err
+}
+
+func (s *Spool) dirtyItems() (items []item, names bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names, s.newNames = s.newNames, false
+	for _, sg := range s.dirty {
+		if sg.durable < sg.count || sg.sealed || sg.abandoned {
+			items = append(items, item{sg: sg, f: sg.f, count: sg.count, end: sg.end, sealed: sg.sealed})
+			names = names || !sg.named
+		}
+	}
+	return items, names
+}
+
+var errAbandoned = errors.New("spool: segment abandoned after a failed write")
+
+func (s *Spool) fsync(it *item) (linked bool, err error) {
+	f := it.f
+	if f == nil {
+		if f, err = s.fs.OpenFile(it.sg.path, os.O_RDWR); err != nil {
+			return !errors.Is(err, os.ErrNotExist), err
+		}
+		defer f.Close()
+	}
+	if linked, err = f.Linked(); err != nil || !linked {
+		return linked || err != nil, cmp.Or(err, os.ErrNotExist)
+	}
+	s.mu.Lock()
+	abandoned := it.sg.abandoned
+	s.mu.Unlock()
+	if abandoned {
+		return true, errAbandoned
+	}
+	return true, f.Sync()
+}
+
+// credit notes what has become durable, and returns the segments of which that can no longer be hoped.
+func (s *Spool) credit(items []item, dirErr error) (failed []*segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.newNames = s.newNames || dirErr != nil
+	for _, it := range items {
+		sg := it.sg
+		switch {
+		case sg.gone:
+			continue
+		case (it.err != nil || sg.abandoned) && sg.durable < sg.count:
+			failed = append(failed, sg)
+			continue
+		case dirErr != nil && !sg.named:
+			continue
+		case it.err == nil && !sg.abandoned:
+			sg.named = true
+			sg.durable, sg.safeEnd = it.count, it.end
+			if last := sg.first + uint64(it.count) - 1; last > s.stored {
+				s.stored, s.storedIn = last, sg.first
+			}
+		}
+		if it.sealed || sg.abandoned {
+			s.release(sg)
+			s.dirty = without(s.dirty, sg)
+		}
+	}
+	return failed
+}
+
+// syncCursor fsyncs the cursor if anything was settled since it was last done.
+func (s *Spool) syncCursor() error {
+	s.settling.Lock()
+	s.mu.Lock()
+	dirty := s.cursorDirty
+	failed := s.cursorErr != nil
+	s.mu.Unlock()
+	if !dirty || s.readOnly {
+		s.settling.Unlock()
+		return nil
+	}
+	c := &s.cursor
+	if c.f != nil {
+		if linked, err := c.f.Linked(); err == nil && !linked {
+			c.giveUp()
+		}
+	}
+	if c.f == nil || failed {
+		s.writeCursor()
+	}
+	f, slot := c.f, c.last
+	if f == nil {
+		s.settling.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.cursorErr
+	}
+	c.syncing = slot
+	s.mu.Lock()
+	s.cursorDirty = false
+	s.mu.Unlock()
+	s.settling.Unlock()
+
+	err := f.Sync() // settling goes on meanwhile, in other slots
+
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	if c.f != f {
+		return err
+	}
+	c.syncing = -1
+	if err == nil {
+		c.synced = slot
+		return nil
+	}
+	c.giveUp()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cursorErr, s.cursorDirty = err, true
+	return err
+}
+
+// run is the spool's own goroutine.
+func (s *Spool) run() {
+	defer s.done.Done()
+	wait := s.o.SyncInterval
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-timer.C:
+		}
+		err := s.sync(true)
+		s.tell()
+		wait = s.o.SyncInterval
+		if err != nil {
+			wait = max(wait, min(5*time.Second, 16*wait)) // a failing disk is not helped by haste
+		}
+		timer.Reset(wait)
+	}
+}
+
+// Close seals the active segment, syncs (unless SyncNever), and closes the files. Calls that come later get ErrClosed.
+func (s *Spool) Close() error {
+	defer s.tell()
+	s.appending.Lock()
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	active := s.active
+	s.mu.Unlock()
+	if again {
+		s.appending.Unlock()
+		return nil
+	}
+	if active != nil {
+		s.seal()
+	}
+	s.writer.codec.close()
+	s.appending.Unlock()
+	if s.stop != nil {
+		close(s.stop)
+		s.done.Wait()
+	}
+	var err error
+	if s.o.Sync != SyncNever {
+		err = s.syncData()
+	}
+	err = errors.Join(err, s.closeCursor(err == nil))
+	s.mu.Lock()
+	for _, sg := range s.segs {
+		s.release(sg)
+	}
+	s.mu.Unlock()
+	s.reading.Lock()
+	s.reader.close()
+	s.reading.Unlock()
+	if err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// closeCursor writes the cursor a last time: all that is here now is meant to be here at the next Open.
+func (s *Spool) closeCursor(complete bool) error {
+	s.settling.Lock()
+	if s.readOnly {
+		s.cursor.giveUp()
+		s.settling.Unlock()
+		return nil
+	}
+	s.mu.Lock()
+	if n := len(s.segs); complete && n > 0 {
+		s.stored, s.storedIn = s.segs[n-1].last(), s.segs[n-1].first
+	}
+	s.mu.Unlock()
+	s.writeCursor()
+	s.mu.Lock()
+	err := s.cursorErr
+	s.cursorDirty = true
+	s.mu.Unlock()
+	s.settling.Unlock()
+	if err == nil && s.o.Sync != SyncNever {
+		err = s.syncCursor()
+	}
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	s.cursor.giveUp()
+	s.cursor.closed = true
+	return errors.Join(err, s.unlinkDoomed())
+}

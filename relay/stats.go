@@ -1,0 +1,111 @@
+package relay
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Reasons for giving a message up; the label of natsrelay_dropped_total.
+const (
+	DropBufferFull = "buffer_full" // neither memory nor disk had room
+	DropTooLarge   = "too_large"   // larger than the whole buffer
+	DropMaxAge     = "max_age"     // older than buffer.max_age
+	DropRefused    = "refused"     // the far side will never take it
+	DropLoop       = "loop"        // it has passed this route before, or too many relays
+	DropShutdown   = "shutdown"    // still in memory at the end, and no disk to put it on
+)
+
+// counters are what a route counts; all are safe for concurrent use.
+type counters struct {
+	received, delivered, deliveredBytes atomic.Uint64
+	attemptsOK, attemptsFailed          atomic.Uint64
+	spilled                             atomic.Uint64
+	corrupt                             atomic.Uint64
+}
+
+// RouteStats is a snapshot of a route. Counters start at zero with the process.
+type RouteStats struct {
+	State          State
+	Received       uint64
+	Delivered      uint64
+	DeliveredBytes uint64 // payload
+	AttemptsOK     uint64 // Deliver calls that settled their whole batch
+	AttemptsFailed uint64
+	Spilled        uint64            // messages written to disk
+	Corrupt        uint64            // records lost to damage on disk
+	Dropped        map[string]uint64 // by reason
+	MemoryMessages int
+	MemoryBytes    int64
+	DiskMessages   int
+	DiskBytes      int64
+}
+
+// DroppedTotal sums the messages given up for any reason.
+func (s RouteStats) DroppedTotal() uint64 {
+	var n uint64
+	for _, v := range s.Dropped {
+		n += v
+	}
+	return n
+}
+
+// drops counts what a route gives up, by reason, and logs it: the first of an episode at once,
+// then at most once per dropLogEvery, with how many there were since.
+type drops struct {
+	log zerolog.Logger
+
+	mu       sync.Mutex
+	total    map[string]uint64
+	unlogged map[string]uint64
+	lastLog  map[string]time.Time
+}
+
+const dropLogEvery = time.Minute
+
+func newDrops(log zerolog.Logger) *drops {
+	return &drops{log: log, total: map[string]uint64{}, unlogged: map[string]uint64{}, lastLog: map[string]time.Time{}}
+}
+
+// add counts n messages given up for the reason. err says more, or is nil.
+func (d *drops) add(reason string, n int, err error) {
+	if n <= 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.total[reason] += uint64(n)
+	d.unlogged[reason] += uint64(n)
+	if now := time.Now(); now.Sub(d.lastLog[reason]) >= dropLogEvery {
+		d.lastLog[reason] = now
+		d.flush(reason, err)
+	}
+}
+
+func (d *drops) flush(reason string, err error) {
+	d.log.Warn().Err(err).Str("reason", reason).Uint64("messages", d.unlogged[reason]).Uint64("total", d.total[reason]).Msg("messages dropped")
+	d.unlogged[reason] = 0
+}
+
+// close logs what has been counted and not yet logged.
+func (d *drops) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for reason, n := range d.unlogged {
+		if n > 0 {
+			d.flush(reason, nil)
+		}
+	}
+}
+
+func (d *drops) snapshot() map[string]uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make(map[string]uint64, len(d.total))
+	for k, v := range d.total {
+		out[k] = v
+	}
+	return out
+}
