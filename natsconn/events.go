@@ -1,0 +1,196 @@
+package natsconn
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+)
+
+// events logs and counts what happens to a connection, and passes asynchronous errors on to those
+// who asked for them. State changes are always logged, repeats are summed up.
+type events struct {
+	log    zerolog.Logger
+	counts map[Kind]*atomic.Uint64 // never changed after newEvents
+
+	reconnects atomic.Uint64
+
+	mu        sync.Mutex
+	url       string // of the last connect, without credentials
+	moving    bool   // the next cut is our own
+	throttle  throttle
+	listeners map[*listener]struct{}
+}
+
+// A listener is a function made comparable.
+type listener struct{ fn func(error) }
+
+func newEvents(log zerolog.Logger) *events {
+	e := &events{log: log, counts: make(map[Kind]*atomic.Uint64), listeners: make(map[*listener]struct{})}
+	for _, k := range Kinds() {
+		e.counts[k] = new(atomic.Uint64)
+	}
+	return e
+}
+
+func (e *events) connected(nc *nats.Conn) {
+	url, failed := e.arrived(nc)
+	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Str("version", nc.ConnectedServerVersion()).
+		Int("attempts_held_back", failed).Msg("connected")
+}
+
+func (e *events) reconnected(nc *nats.Conn, down time.Duration) {
+	e.reconnects.Add(1)
+	url, failed := e.arrived(nc)
+	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_ms", down).
+		Int("attempts_held_back", failed).Msg("reconnected")
+}
+
+// arrived notes where the connection is now, and ends the series of failed attempts.
+func (e *events) arrived(nc *nats.Conn) (url string, heldBack int) {
+	url = plainURL(nc.ConnectedUrl())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range Kinds() {
+		heldBack += e.throttle.reset(attemptKey(k))
+	}
+	if url != "" { // "": cut again already
+		e.url = url
+	}
+	return e.url, heldBack
+}
+
+func (e *events) disconnected(err error, stopping bool) {
+	if stopping {
+		e.log.Debug().Str("url", e.lastURL()).Msg("disconnected: the relay stops")
+		return
+	}
+	if e.takeMoving() {
+		e.log.Info().Str("url", e.lastURL()).Msg("disconnected to move to another server")
+		return
+	}
+	e.counts[kindOf(err, KindDisconnect)].Add(1)
+	e.log.Warn().Str("url", e.lastURL()).Err(err).Msg("disconnected: reconnecting")
+}
+
+func (e *events) countAttempt(err error) { e.counts[kindOf(err, KindConnect)].Add(1) }
+
+// attemptFailed logs a failed attempt to connect; next is the pause until the next round, 0 if
+// nats.go has not asked for it yet.
+func (e *events) attemptFailed(addr string, err error, next time.Duration) {
+	kind := kindOf(err, KindConnect)
+	held, ok := e.allow(attemptKey(kind))
+	if !ok {
+		return
+	}
+	ev := e.log.Warn().Str("url", addr).Err(err).Int("held_back", held)
+	if next > 0 {
+		ev = ev.Dur("next_ms", next)
+	}
+	ev.Msg("cannot connect: trying again")
+}
+
+func attemptKey(k Kind) string { return "attempt " + string(k) }
+
+func (e *events) async(sub *nats.Subscription, err error) {
+	kind := kindOf(err, KindOther)
+	e.counts[kind].Add(1)
+	if kind == KindPermission {
+		err = permission(err)
+	}
+	e.logAsync(sub, kind, err)
+	for _, fn := range e.interested() {
+		fn(err)
+	}
+}
+
+func (e *events) logAsync(sub *nats.Subscription, kind Kind, err error) {
+	key := string(kind)
+	if denied, ok := errors.AsType[*PermissionError](err); ok && !denied.Publish {
+		key += " " + denied.Subject // one per subscription, not one per message: each is news
+	}
+	held, ok := e.allow(key)
+	if !ok {
+		return
+	}
+	ev := e.log.Warn()
+	if kind == KindPermission {
+		ev = e.log.Error()
+	}
+	if sub != nil {
+		ev = ev.Str("subject", sub.Subject)
+	}
+	ev.Str("url", e.lastURL()).Err(err).Int("held_back", held).Msg("error reported by the connection")
+}
+
+func (e *events) discovered(servers []string) {
+	e.log.Info().Str("url", e.lastURL()).Strs("servers", servers).Msg("servers discovered")
+}
+
+func (e *events) lameDuck(others bool) {
+	msg := "server is about to stop (lame duck): moving to another one"
+	if !others {
+		msg = "server is about to stop (lame duck) and no other one is known: staying as long as it lasts"
+	}
+	e.log.Warn().Str("url", e.lastURL()).Msg(msg)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.moving = others
+}
+
+func (e *events) takeMoving() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	moving := e.moving
+	e.moving = false
+	return moving
+}
+
+func (e *events) closed(err error, stopping bool) {
+	if stopping {
+		e.log.Info().Str("url", e.lastURL()).Msg("closed")
+		return
+	}
+	e.counts[KindOther].Add(1)
+	e.log.Error().Str("url", e.lastURL()).Err(err).Msg("closed for good by the client library: building the connection anew")
+}
+
+func (e *events) lastURL() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.url
+}
+
+func (e *events) allow(key string) (held int, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.throttle.allow(key, time.Now())
+}
+
+func (e *events) interested() []func(error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fns := make([]func(error), 0, len(e.listeners))
+	for l := range e.listeners {
+		fns = append(fns, l.fn)
+	}
+	return fns
+}
+
+// OnError calls fn for each asynchronous error of an established connection, in order, from one
+// goroutine that also reports cuts and reconnects: fn must not wait. Permission violations come as
+// *PermissionError. Call remove to end it.
+func (c *Conn) OnError(fn func(error)) (remove func()) {
+	e, l := c.events, &listener{fn}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.listeners[l] = struct{}{}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.listeners, l)
+	}
+}

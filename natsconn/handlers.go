@@ -1,0 +1,75 @@
+package natsconn
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// setHandlers registers for every event of nats.go. It calls the handlers one at a time, in order,
+// from one goroutine of its own, except CustomReconnectDelay, which the reconnecting goroutine calls.
+func (c *Conn) setHandlers(o *nats.Options, s *session) {
+	o.ConnectedCB = func(nc *nats.Conn) {
+		// A cut right after the connect may have been reported already: ask, do not assume.
+		c.state.setUp(nc.IsConnected())
+		c.events.connected(nc)
+	}
+	o.ReconnectedCB = func(nc *nats.Conn) {
+		down := c.state.setUp(true)
+		c.events.reconnected(nc, down)
+	}
+	o.DisconnectedErrCB = func(_ *nats.Conn, err error) {
+		c.lost(c.state.setUp(false))
+		c.events.disconnected(err, c.stopped())
+	}
+	o.ReconnectErrCB = func(_ *nats.Conn, err error) {
+		c.events.countAttempt(err) // a dial that failed; logged with its round
+	}
+	o.CustomReconnectDelayCB = func(round int) time.Duration {
+		pause := c.pause(round)
+		c.roundFailed(s, pause)
+		return pause
+	}
+	o.AsyncErrorCB = func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		if _, up, _ := c.state.get(); up {
+			c.events.async(sub, err)
+		} else { // credentials: an attempt that failed after its dial
+			c.events.countAttempt(err)
+			c.events.attemptFailed(c.dialer.lastAddr(), err, 0)
+		}
+	}
+	o.DiscoveredServersCB = func(nc *nats.Conn) { c.events.discovered(nc.DiscoveredServers()) }
+	o.LameDuckModeHandler = func(nc *nats.Conn) { c.leave(nc) }
+	o.ClosedCB = func(*nats.Conn) {
+		c.state.detach() // first: who sees closed must get the successor from Attach
+		close(s.closed)
+	}
+}
+
+// roundFailed logs why the last server of a round could not be connected to; nothing has been tried
+// yet in the first call after a cut from the only server. nats.go has passed a failed dial to
+// ReconnectErrCB and a failed login to AsyncErrorCB; what fails between the two (TLS, no INFO) it
+// passes to nobody, and keeps in LastError.
+func (c *Conn) roundFailed(s *session, pause time.Duration) {
+	nc := s.nc.Load()
+	if nc == nil {
+		return
+	}
+	addr := c.dialer.lastAddr()
+	if err := c.dialer.takeErr(); err != nil {
+		c.events.attemptFailed(addr, err, pause)
+	} else if err := nc.LastError(); err != nil && !isAuth(err) {
+		c.events.countAttempt(err)
+		c.events.attemptFailed(addr, err, pause)
+	}
+}
+
+// leave moves away from a server in lame duck mode at once, while there is somewhere to go. With
+// no other server known it stays to the end: the server still works for as long as it is there.
+func (c *Conn) leave(nc *nats.Conn) {
+	others := len(nc.Servers()) > 1
+	c.events.lameDuck(others)
+	if others {
+		_ = nc.ForceReconnect() // an error means that it is closed: nothing to leave
+	}
+}

@@ -1,0 +1,286 @@
+package sinks
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+func httpConfig(url string) *config.HTTPSink {
+	return &config.HTTPSink{URL: url, Method: "POST", Format: "raw", Timeout: 5 * time.Second}
+}
+
+func newHTTP(t *testing.T, cfg *config.HTTPSink) *HTTP {
+	t.Helper()
+	h, err := NewHTTP(cfg, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close(context.Background()) })
+	return h
+}
+
+func message() *relay.Message {
+	return &relay.Message{
+		Subject: "orders.eu.1", ID: "id-1", Data: []byte("payload"), Time: time.Date(2026, 11, 1, 12, 0, 0, 5000, time.UTC),
+		Header: relay.Header{relay.HeaderVia: {"a/b", "c/d"}, "x-mixed": {"1", "2"}, "Connection": {"close"}, "Traceparent": {"00-aa-bb-01"}},
+	}
+}
+
+func deliverOne(t *testing.T, h *HTTP, m *relay.Message) (relay.Outcome, error) {
+	t.Helper()
+	out := make([]relay.Outcome, 1)
+	err := h.Deliver(t.Context(), []*relay.Message{m}, out)
+	return out[0], err
+}
+
+func TestHTTPRequest(t *testing.T) {
+	var got *http.Request
+	var body []byte
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+	}))
+	defer srv.Close()
+	cfg := httpConfig(srv.URL + "/v1/in?k=v")
+	cfg.Headers = map[string]config.Secret{"Authorization": "Bearer s3cr3t"}
+	out, err := deliverOne(t, newHTTP(t, cfg), message())
+	if err != nil || out.Status != relay.Delivered {
+		t.Fatalf("outcome %v, error %v", out, err)
+	}
+	got.Header.Del("Accept-Encoding")
+	want := http.Header{
+		"Authorization": {"Bearer s3cr3t"}, "Content-Length": {"7"}, "Content-Type": {"application/octet-stream"}, "Idempotency-Key": {"id-1"},
+		"Nats-Subject": {"orders.eu.1"}, "Nats-Timestamp": {"2026-11-01T12:00:00.000005Z"}, "Natsrelay-Via": {"a/b", "c/d"},
+		"Traceparent": {"00-aa-bb-01"}, "User-Agent": {"natsrelay"}, "X-Mixed": {"1", "2"},
+	}
+	if diff := cmp.Diff(want, got.Header); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+	if got.Method != "POST" || got.URL.String() != "/v1/in?k=v" || string(body) != "payload" {
+		t.Errorf("%s %s %q", got.Method, got.URL, body)
+	}
+}
+
+// Section 3 of the contract: which status says what of whom.
+func TestHTTPStatusClasses(t *testing.T) {
+	const delivered, refused, retry, blocked = "delivered", "refused", "retry", "blocked"
+	want := map[int]string{
+		200: delivered, 201: delivered, 202: delivered, 204: delivered,
+		408: retry, 425: retry, 429: retry, 500: retry, 502: retry, 503: retry, 504: retry, 599: retry,
+		301: blocked, 302: blocked, 304: blocked, 307: blocked, 401: blocked, 403: blocked, 404: blocked, 405: blocked, 410: blocked, 409: blocked,
+		400: refused, 413: refused, 414: refused, 415: refused, 422: refused,
+	}
+	var status atomic.Int64
+	var requests atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		w.Header().Set("Location", "/elsewhere")
+		w.WriteHeader(int(status.Load()))
+	}))
+	defer srv.Close()
+	h := newHTTP(t, httpConfig(srv.URL))
+	for code, class := range want {
+		status.Store(int64(code))
+		requests.Store(0)
+		out, err := deliverOne(t, h, message())
+		var fault *relay.Fault
+		got := "error"
+		switch {
+		case err == nil && out.Status == relay.Delivered:
+			got = delivered
+		case err == nil && out.Status == relay.Refused:
+			got = refused
+		case errors.As(err, &fault) && fault.Blocked:
+			got = blocked
+		case errors.As(err, &fault):
+			got = retry
+		}
+		if got != class {
+			t.Errorf("status %d: %s (%v, %v), want %s", code, got, out, err, class)
+		}
+		if n := requests.Load(); n != 1 {
+			t.Errorf("status %d: %d requests in one attempt, want 1", code, n)
+		}
+	}
+}
+
+func TestHTTPRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "0": 0, "-3": 0, "soon": 0, "99999999999999999999": 0,
+		"Sun, 01 Nov 2026 12:01:30 GMT": 90 * time.Second, "Sun, 01 Nov 2026 11:00:00 GMT": 0,
+	} {
+		if got := retryAfter(value, now); got != want {
+			t.Errorf("Retry-After %q: %v, want %v", value, got, want)
+		}
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "120")
+		w.WriteHeader(503)
+	}))
+	defer srv.Close()
+	_, err := deliverOne(t, newHTTP(t, httpConfig(srv.URL)), message())
+	var fault *relay.Fault
+	if !errors.As(err, &fault) || fault.RetryAfter != 2*time.Minute {
+		t.Errorf("error %#v, want a fault with RetryAfter 2m", err)
+	}
+}
+
+// A peer that misbehaves costs an attempt, never a message, a hang or the relay's memory.
+func TestHTTPMisbehavingServers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answer    func(net.Conn)
+		delivered bool
+	}{
+		"closes at once":        {func(c net.Conn) {}, false},
+		"half a status line":    {func(c net.Conn) { io.WriteString(c, "HTTP/1.1 20") }, false},
+		"not HTTP":              {func(c net.Conn) { io.WriteString(c, "220 smtp ready\r\n") }, false},
+		"endless headers":       {func(c net.Conn) { endless(c, "HTTP/1.1 200 OK\r\n", "A: "+strings.Repeat("x", 1000)+"\r\n") }, false},
+		"endless body of a 200": {func(c net.Conn) { endless(c, "HTTP/1.1 200 OK\r\n\r\n", strings.Repeat("x", 1000)) }, true},
+		"body of a 200 cut off": {func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") }, true},
+		"body of a 503 cut off": {func(c net.Conn) { io.WriteString(c, "HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nabc") }, false},
+		"silence":               {func(c net.Conn) { io.Copy(io.Discard, c) }, false},
+		"slow body after a 200": {func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na")
+			io.Copy(io.Discard, c)
+		}, true},
+		"only informational 1xx": {func(c net.Conn) { endless(c, "", "HTTP/1.1 103 Early Hints\r\n\r\n") }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := httpConfig("http://" + rawServer(t, tc.answer))
+			cfg.Timeout = 500 * time.Millisecond
+			out, err := deliverOne(t, newHTTP(t, cfg), message())
+			if got := out.Status == relay.Delivered; got != tc.delivered || got != (err == nil) || out.Status == relay.Refused {
+				t.Errorf("outcome %v, error %v; want delivered: %v", out, err, tc.delivered)
+			}
+		})
+	}
+}
+
+func endless(c net.Conn, begin, again string) {
+	_, err := io.WriteString(c, begin)
+	for err == nil {
+		_, err = io.WriteString(c, again)
+	}
+}
+
+// rawServer answers each connection's first request with answer, then closes it.
+func rawServer(t *testing.T, answer func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				c.Read(make([]byte, 4096))
+				answer(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func TestHTTPRefusedConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	out, err := deliverOne(t, newHTTP(t, httpConfig("http://"+l.Addr().String()+"/in?token=s3cr3t")), message())
+	if err == nil || out.Status != relay.Unconfirmed || !strings.Contains(err.Error(), "connection refused") {
+		t.Fatalf("outcome %v, error %v", out, err)
+	}
+	if strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("the error shows the URL's query: %v", err)
+	}
+}
+
+// What HTTP cannot carry is the message's fault: sending it again for ever would block all behind it.
+func TestHTTPHeadersThatCannotBeSent(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") }))
+	defer srv.Close()
+	h := newHTTP(t, httpConfig(srv.URL))
+	for _, header := range []relay.Header{{"Two Words": {"x"}}, {"A": {"line\r\nInjected: yes"}}, {"": {"x"}}, {"Ü": {"x"}}, {"A": {"nul\x00"}}} {
+		m := message()
+		m.Header = header
+		if out, err := deliverOne(t, h, m); err != nil || out.Status != relay.Refused || out.Err == nil {
+			t.Errorf("header %q: outcome %v, error %v; want refused", header, out, err)
+		}
+	}
+}
+
+// Connections are kept as many as lanes use, whether or not the response has a body.
+func TestHTTPKeepsConnections(t *testing.T) {
+	var opened atomic.Int64
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write(make([]byte, 10_000))
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	h := newHTTP(t, httpConfig(srv.URL))
+	for range 100 {
+		if _, err := deliverOne(t, h, message()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections for 100 requests of one lane, want 1", n)
+	}
+}
+
+func TestHTTPWithOwnAuthority(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile(ca, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := httpConfig(srv.URL)
+	if out, err := deliverOne(t, newHTTP(t, cfg), message()); err == nil || out.Status != relay.Unconfirmed {
+		t.Errorf("unknown authority: outcome %v, error %v; want an error", out, err)
+	}
+	cfg.TLS = &config.HTTPTLS{CA: ca}
+	if out, err := deliverOne(t, newHTTP(t, cfg), message()); err != nil || out.Status != relay.Delivered {
+		t.Errorf("with its authority: outcome %v, error %v; want delivered", out, err)
+	}
+}
+
+func TestHTTPDeliverEndsWithItsContext(t *testing.T) {
+	h := newHTTP(t, httpConfig("http://"+rawServer(t, func(c net.Conn) { io.Copy(io.Discard, c) })))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	out := make([]relay.Outcome, 1)
+	if err := h.Deliver(ctx, []*relay.Message{message()}, out); err == nil || out[0].Status != relay.Unconfirmed {
+		t.Errorf("outcome %v, error %v; want an error", out, err)
+	}
+}

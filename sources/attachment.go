@@ -1,0 +1,241 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natsrelay/natsrelay/natsconn"
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+const (
+	// defaultTick is how often drops are counted and denied subscriptions looked after.
+	defaultTick = time.Second
+	// deniedRetry bounds the pause before a denied subscription is tried again. nats.go itself tries only
+	// when it reconnects, and the server forgets a subscription that it has denied.
+	deniedRetryMin, deniedRetryMax = 2 * time.Second, time.Minute
+	// flushTimeout is how long the server may take to answer a subscription that is tried again.
+	flushTimeout = 5 * time.Second
+	// drainPoll is how often a drain looks whether nats.go's queues are empty.
+	drainPoll = 5 * time.Millisecond
+)
+
+// An attachment is a source's subscriptions on one *nats.Conn. Its methods are called by Run's goroutine.
+type attachment struct {
+	core   *Core
+	nc     *nats.Conn
+	accept func(*relay.Message) error
+	subs   []*subscription
+	drops  episode
+	errs   chan error // from the connection's event goroutine
+	remove func()
+}
+
+// A subscription is one subject. A denied one is kept and tried again for ever.
+type subscription struct {
+	subject string
+	sub     *nats.Subscription
+	done    chan struct{} // closed when its last callback has returned
+	counted int           // of sub.Dropped()
+
+	denied  bool
+	trying  bool // tried again, and no new violation heard yet
+	attempt int
+	retryAt time.Time
+}
+
+func newAttachment(c *Core, nc *nats.Conn, accept func(*relay.Message) error) *attachment {
+	a := &attachment{core: c, nc: nc, accept: accept, drops: episode{log: c.log}}
+	// Room for several rounds of violations: one each subject. A lost one is heard again at its next retry.
+	a.errs = make(chan error, 4*len(c.cfg.Subjects))
+	a.remove = c.conn.OnError(func(err error) {
+		select {
+		case a.errs <- err:
+		default:
+		}
+	})
+	return a
+}
+
+// run subscribes, and looks after the subscriptions until ctx ends (it drains them then) or nats.go
+// has closed the connection for good. Its error means that the subscriptions are not valid.
+func (a *attachment) run(ctx context.Context, closed <-chan struct{}) error {
+	for _, subject := range a.core.cfg.Subjects {
+		s := &subscription{subject: subject}
+		err := a.subscribe(s)
+		if errors.Is(err, nats.ErrBadSubject) || errors.Is(err, nats.ErrBadQueueName) {
+			return fmt.Errorf("core source: subscribe to %q in queue group %q: %w", subject, a.core.cfg.Queue, err)
+		}
+		if err != nil {
+			break // the connection is closed, or about to be: closed says when
+		}
+		a.subs = append(a.subs, s)
+	}
+	ticker := time.NewTicker(a.core.tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			a.drain()
+			return nil
+		case <-closed:
+			return nil
+		case err := <-a.errs:
+			a.heed(err)
+		case now := <-ticker.C:
+			a.countDrops(now)
+			a.retryDenied(now)
+		}
+	}
+}
+
+// close ends what is left, and waits for the callbacks.
+func (a *attachment) close() {
+	a.remove()
+	for _, s := range a.subs {
+		a.unsubscribe(s)
+		if s.denied {
+			a.core.denied.Add(-1)
+		}
+	}
+	a.drops.finish()
+}
+
+func (a *attachment) subscribe(s *subscription) error {
+	sub, err := a.nc.QueueSubscribe(s.subject, a.core.cfg.Queue, a.core.handler(a.accept))
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	ended := sync.OnceFunc(func() { close(done) })
+	s.sub, s.done, s.counted = sub, done, 0
+	sub.SetClosedHandler(func(string) { ended() })
+	if !sub.IsValid() {
+		ended() // the connection was closed before the handler was set
+	}
+	// nats.go has no way to give the limits with the subscription; until here its own hold, which are
+	// larger (500,000 messages, 64 MiB). An error means that it is closed already.
+	_ = sub.SetPendingLimits(a.core.limits(len(a.core.cfg.Subjects), a.nc.MaxPayload()))
+	return nil
+}
+
+// unsubscribe ends one subscription at once; what nats.go still holds of it is lost.
+func (a *attachment) unsubscribe(s *subscription) {
+	a.countDropped(s)
+	_ = s.sub.Unsubscribe() // an error means that it is closed already
+	<-s.done
+}
+
+// drain ends the subscriptions, and returns when everything that the client had received of them
+// has been passed to accept.
+func (a *attachment) drain() {
+	connected := a.core.conn.Stats().Connected
+	for _, s := range a.subs {
+		if connected {
+			_ = s.sub.Drain() // an error means that it is closed already
+		}
+	}
+	poll := time.NewTicker(drainPoll)
+	defer poll.Stop()
+	for _, s := range a.subs {
+		for !a.drained(s, connected) {
+			<-poll.C
+		}
+	}
+}
+
+// drained says whether a subscription has come to its end. Drain first makes a round trip to the
+// server; without a connection that would last 10 s, so there the subscription just ends when its queue is empty.
+func (a *attachment) drained(s *subscription, draining bool) bool {
+	a.countDropped(s)
+	select {
+	case <-s.done:
+		return true
+	default:
+	}
+	if pending, _, err := s.sub.Pending(); !draining && err == nil && pending == 0 {
+		_ = s.sub.Unsubscribe()
+	}
+	return false
+}
+
+// countDrops adds up what nats.go has dropped since the last time.
+func (a *attachment) countDrops(now time.Time) {
+	n := 0
+	for _, s := range a.subs {
+		n += a.countDropped(s)
+	}
+	a.drops.observe(n, now)
+}
+
+func (a *attachment) countDropped(s *subscription) int {
+	total, err := s.sub.Dropped()
+	if err != nil { // closed
+		return 0
+	}
+	n := total - s.counted
+	s.counted = total
+	a.core.dropped.Add(uint64(n))
+	return n
+}
+
+// heed takes note of an error that the connection reports. A violation concerns the subscription
+// that it names; that the server takes no more subscriptions may concern any.
+func (a *attachment) heed(err error) {
+	violation, ok := errors.AsType[*natsconn.PermissionError](err)
+	full := errors.Is(err, nats.ErrMaxSubscriptionsExceeded)
+	if !full && (!ok || violation.Publish) {
+		return
+	}
+	for _, s := range a.subs {
+		if full || violation.Subject == s.subject && violation.Queue == a.core.cfg.Queue {
+			a.deny(s, err)
+		}
+	}
+}
+
+func (a *attachment) deny(s *subscription, err error) {
+	pause := a.core.deniedPause(s.attempt)
+	s.attempt, s.trying, s.retryAt = s.attempt+1, false, time.Now().Add(pause)
+	if s.denied {
+		return // said already; natsconn logs the repeats, throttled
+	}
+	s.denied = true
+	a.core.denied.Add(1)
+	a.core.log.Error().Err(err).Str("subject", s.subject).Str("queue", a.core.cfg.Queue).Dur("retry_in_ms", pause).
+		Msg("the server denies the subscription: nothing is received on it; trying again for ever")
+}
+
+// retryDenied subscribes again where it was denied. No news by the next tick is good news; should a violation
+// come later still, it denies the subscription again.
+func (a *attachment) retryDenied(now time.Time) {
+	if !a.core.conn.Stats().Connected {
+		return // nats.go subscribes again when it is back
+	}
+	for _, s := range a.subs {
+		switch {
+		case s.trying:
+			s.denied, s.trying, s.attempt = false, false, 0
+			a.core.denied.Add(-1)
+			a.core.log.Info().Str("subject", s.subject).Msg("the server permits the subscription now")
+		case s.denied && now.After(s.retryAt):
+			a.unsubscribe(s)
+			if err := a.subscribe(s); err != nil {
+				return // the connection is closed: run hears of it
+			}
+			// An error means that the connection was cut, and the subscription is sent with the next one.
+			s.trying = a.nc.FlushTimeout(flushTimeout) == nil
+		}
+	}
+}
+
+func deniedPause(attempt int) time.Duration {
+	ceiling := min(deniedRetryMin<<min(attempt, 10), deniedRetryMax)
+	return ceiling/2 + rand.N(ceiling/2)
+}
