@@ -1,0 +1,151 @@
+package bench
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/natsrelay/natsrelay/internal/natstest"
+)
+
+// mover is a program under measurement: it moves messages from subject "bench.>" of src to dst.
+type mover func(b *testing.B, src, dst string) *process
+
+// ahead is how many messages the publisher may be ahead of the receiver: enough that nobody waits, too few to be dropped.
+const ahead = 50_000
+
+func BenchmarkCoreToCore(b *testing.B) {
+	for _, size := range []int{128, 1024} {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			compare(b, size, 600_000, natsReceiver, []contender{
+				{"bare", bareLoop("core", "plain")},
+				{"bare+headers", bareLoop("core", "headers")},
+				{"relay", relayTo(natsSink, "subject", true)},
+				{"relay-nodedupe", relayTo(natsSink, "subject", false)},
+			})
+		})
+	}
+}
+
+func BenchmarkCoreToHTTP(b *testing.B) {
+	for _, size := range []int{128, 1024} {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			compare(b, size, 60_000, httpReceiver, []contender{
+				{"bare", bareLoop("http", "16")},
+				{"relay", relayTo(httpSink, "none", true)},
+			})
+		})
+	}
+}
+
+type contender struct {
+	name  string
+	start mover
+}
+
+// A receiver counts what arrives, and says where it listens.
+type receiver func(b *testing.B, count *atomic.Int64) (address string)
+
+// compare lets the contenders move n messages each, in turn, b.N times over, and reports the throughput and the
+// processor time of each, and both in proportion to the first.
+func compare(b *testing.B, size, n int, receive receiver, contenders []contender) {
+	seconds := make([]float64, len(contenders))
+	cpu := make([]float64, len(contenders))
+	for range b.N {
+		for i, c := range contenders {
+			took, used := measure(b, size, n, receive, c.start)
+			seconds[i] += took.Seconds()
+			cpu[i] += used.Seconds()
+		}
+	}
+	total := float64(n * b.N)
+	for i, c := range contenders {
+		b.ReportMetric(total/seconds[i], c.name+":msg/s")
+		b.ReportMetric(cpu[i]/total*1e6, c.name+":cpu-s/M")
+		if i > 0 {
+			b.ReportMetric(seconds[0]/seconds[i], c.name+":throughput-ratio")
+			b.ReportMetric(cpu[i]/cpu[0], c.name+":cpu-ratio")
+		}
+	}
+	b.ReportMetric(0, "ns/op") // says nothing here
+}
+
+// measure returns how long n messages took from the first published to the last received, and the processor time
+// that the mover spent on them.
+func measure(b *testing.B, size, n int, receive receiver, start mover) (took, cpu time.Duration) {
+	src := natstest.Start(b, "", nil)
+	defer src.Stop()
+	var received atomic.Int64
+	p := start(b, src.URL(), receive(b, &received))
+	defer p.stop(b)
+	natstest.Eventually(b, "the mover subscribes", func() bool { return src.Interest(subjects[0]) > 0 })
+	pub := src.Client()
+	defer pub.Close()
+	payload := make([]byte, size)
+	send := func(from, to int) {
+		for i := from; i < to; i++ {
+			if err := pub.Publish(subjects[i%len(subjects)], payload); err != nil {
+				b.Fatal(err)
+			}
+			for i%256 == 0 && int64(i)-received.Load() > ahead {
+				time.Sleep(50 * time.Microsecond)
+			}
+		}
+		for received.Load() < int64(to) {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	warm := n / 20
+	send(0, warm)
+	cpu, began := p.cpu(b), time.Now()
+	send(warm, n+warm)
+	return time.Since(began), p.cpu(b) - cpu
+}
+
+// subjects are enough that lanes by subject are all in use.
+var subjects = func() (s [64]string) {
+	for i := range s {
+		s[i] = fmt.Sprintf("bench.%d", i)
+	}
+	return s
+}()
+
+func natsReceiver(b *testing.B, count *atomic.Int64) string {
+	dst := natstest.Start(b, "", nil)
+	nc := dst.Client()
+	sub, err := nc.Subscribe("bench.>", func(*nats.Msg) { count.Add(1) })
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		b.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	return dst.URL()
+}
+
+func httpReceiver(b *testing.B, count *atomic.Int64) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { count.Add(1) })}
+	go srv.Serve(l) // ends with Close
+	b.Cleanup(func() { srv.Close() })
+	return "http://" + l.Addr().String() + "/in"
+}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == bareArg {
+		bareMain(os.Args[2:])
+		return
+	}
+	os.Exit(m.Run())
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/spf13/cobra"
+)
+
+func newCheck() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:     "check [-c FILE]",
+		Short:   "Check a configuration and print everything that is wrong with it",
+		Long:    "It reads the file and the secrets that it names, opens no connection and writes nothing.",
+		Example: "$ natsrelay check -c relay.toml",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, path, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", path, describe(cfg.Routes))
+			return err
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// describe sums the routes up in one line.
+func describe(routes []*config.Route) string {
+	parts := make([]string, len(routes))
+	for i, r := range routes {
+		parts[i] = fmt.Sprintf("%s (%s → %s)", r.Name, r.Source.Type, r.Sink.Type)
+		if !r.Enabled {
+			parts[i] = fmt.Sprintf("%s (disabled)", r.Name)
+		}
+	}
+	return count(len(routes), "route") + ": " + strings.Join(parts, ", ")
+}

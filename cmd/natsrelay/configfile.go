@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/spf13/cobra"
+)
+
+// defaultConfigs are where the configuration is looked for, in this order.
+func defaultConfigs() []string { return []string{"relay.toml", "/etc/natsrelay/relay.toml"} }
+
+// configFlag adds -c to a command.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", "", "configuration `FILE` (default ./relay.toml, then /etc/natsrelay/relay.toml)")
+	_ = cmd.MarkFlagFilename("config", "toml") // fails only if there were no such flag
+}
+
+// loadConfig reads the configuration that the command line, or nobody, has named, and returns the path of it.
+func loadConfig(path string) (*config.Config, string, error) {
+	if path == "" {
+		found, err := findConfig()
+		if err != nil {
+			return nil, "", err
+		}
+		path = found
+	}
+	cfg, err := config.Load(path, config.OS())
+	if err != nil {
+		return nil, "", withStatus(err, exitConfig)
+	}
+	return cfg, path, nil
+}
+
+func findConfig() (string, error) {
+	paths := defaultConfigs()
+	for _, path := range paths {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return path, nil // also if it cannot be read: loading it says why
+		}
+	}
+	err := fmt.Errorf("no configuration: neither ./%s nor %s exists", paths[0], paths[1])
+	return "", withHints(withStatus(err, exitConfig), "natsrelay init > relay.toml")
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/natsrelay/natsrelay/internal/demo"
+	"github.com/spf13/cobra"
+)
+
+func newDemo() *cobra.Command {
+	var o demo.Options
+	cmd := &cobra.Command{
+		Use:   "demo [--duration D] [--outage D] [--rate N]",
+		Short: "Watch messages cross a broken link, and a killed relay, without loss",
+		Long: `It runs two NATS servers, edge and cloud, an HTTP receiver, and a relay with a route from the edge to each. Messages are
+published to the edge at a steady rate. In the middle the receivers go away for a while, and the relay is killed with
+SIGKILL and started again while they are gone. The status is 0 if nothing was lost and nothing out of order.`,
+		Example: "$ natsrelay demo --duration 20s --outage 10s --rate 5000",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.Check(); err != nil {
+				return withStatus(err, exitUsage)
+			}
+			exe, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program, to run the relay: %w", err)
+			}
+			o.Exe, o.Out = exe, cmd.OutOrStdout()
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return demo.Run(ctx, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&o.Duration, "duration", 14*time.Second, "how long messages are published")
+	flags.DurationVar(&o.Outage, "outage", 6*time.Second, "how long the receivers are away, in the middle")
+	flags.IntVar(&o.Rate, "rate", 2000, "messages a second")
+	flags.BoolVar(&o.Keep, "keep", false, "leave the folder with relay.toml and state behind")
+	return cmd
+}

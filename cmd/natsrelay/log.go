@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+)
+
+// newLogger returns the relay's logger. It writes for eyes on a terminal and JSON elsewhere, if the configuration does not say.
+func newLogger(cfg config.Log, out io.Writer) (zerolog.Logger, error) {
+	level, err := zerolog.ParseLevel(cfg.Level)
+	if err != nil {
+		return zerolog.Nop(), err
+	}
+	// zerolog knows these two only as settings of the whole process.
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	zerolog.DurationFieldFormat = zerolog.DurationFormatString
+
+	terminal := isTerminal(out)
+	if cfg.Format == "console" || cfg.Format == "auto" && terminal {
+		out = zerolog.ConsoleWriter{Out: out, NoColor: !terminal || os.Getenv("NO_COLOR") != "", TimeFormat: time.TimeOnly + ".000"}
+	}
+	return zerolog.New(out).Level(level).With().Timestamp().Logger(), nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/relay"
+	"github.com/natsrelay/natsrelay/relay/spool"
+)
+
+// The words of relay.toml in the engine's terms. config has checked them: each is in its map.
+
+func bufferOptions(b config.Buffer) relay.BufferOptions {
+	return relay.BufferOptions{
+		Memory: b.Memory,
+		Disk:   b.Disk,
+		Persist: map[string]relay.Persist{
+			"overflow": relay.PersistOverflow,
+			"outage":   relay.PersistOutage,
+			"always":   relay.PersistAlways,
+		}[b.Persist],
+		SpillAfter: b.SpillAfter,
+		WhenFull: map[string]relay.WhenFull{
+			"block":       relay.Block,
+			"drop_oldest": relay.DropOldest,
+			"drop_newest": relay.DropNewest,
+		}[b.WhenFull],
+		MaxAge: b.MaxAge,
+		Sync: map[string]spool.SyncMode{
+			"each":     spool.SyncEach,
+			"interval": spool.SyncInterval,
+			"never":    spool.SyncNever,
+		}[b.Sync],
+		SyncInterval: b.SyncInterval,
+		Compression: map[string]spool.Compression{
+			"none": spool.None,
+			"s2":   spool.S2,
+			"zstd": spool.Zstd,
+		}[b.Compression],
+		MinFree: b.MinFree,
+	}
+}
+
+func deliveryOptions(d config.Delivery) relay.DeliveryOptions {
+	return relay.DeliveryOptions{
+		Ordering: map[string]relay.Ordering{
+			"strict":  relay.OrderStrict,
+			"subject": relay.OrderSubject,
+			"none":    relay.OrderNone,
+		}[d.Ordering],
+		InFlight: d.InFlight,
+		RetryMin: d.Retry.Min,
+		RetryMax: d.Retry.Max,
+	}
+}

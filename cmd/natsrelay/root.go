@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// newRoot returns the command tree. It calls parsed once the command line is understood:
+// an error before that is a matter of usage.
+func newRoot(parsed func()) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "natsrelay COMMAND",
+		Short: "Relay messages from NATS to HTTP endpoints and other NATS servers, in order, through outages",
+		Example: `$ natsrelay init > relay.toml    # a route to start from
+$ natsrelay listen &             # something for it to deliver to
+$ natsrelay run`,
+		Args:                       unknownCommand,
+		RunE:                       func(*cobra.Command, []string) error { return nil }, // never reached, see Args
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		PersistentPreRun:           func(*cobra.Command, []string) { parsed() },
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetUsageFunc(usage)
+	root.SetHelpFunc(help)
+	root.AddCommand(newDemo(), newRun(), newCheck(), newInit(), newListen(), newSpool(), newVersion(), newCompletion())
+	return root
+}
+
+// unknownCommand says what is wrong with a command line that names no command.
+func unknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return errors.New("a command is missing")
+	}
+	err := fmt.Errorf("unknown command %q", args[0])
+	if similar := root.SuggestionsFor(args[0]); len(similar) > 0 {
+		return withHints(err, fmt.Sprintf("did you mean %q?", similar[0]))
+	}
+	return err
+}
+
+// noArguments is for commands that take flags only.
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	return nil
+}
+
+// usageFailure is the error of a command line that was not understood.
+func usageFailure(cmd *cobra.Command, err error) error {
+	if _, ok := errors.AsType[*failure](err); !ok {
+		err = withHints(err, cmd.CommandPath()+" --help")
+	}
+	return withStatus(err, exitUsage)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/spf13/cobra"
+)
+
+// closeTimeout bounds the farewell to the NATS servers, after everything else has ended.
+const closeTimeout = 3 * time.Second
+
+func newRun() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run [-c FILE]",
+		Short: "Run the relay",
+		Long: `It logs to stderr. INT or TERM stop it in order: sources first, then deliveries for at most drain_timeout, then the rest
+goes to disk. A second one stops it at once, with what is in memory put on disk.`,
+		Example: "$ natsrelay run -c relay.toml",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, path, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			return runRelay(cmd.Context(), cfg, path, cmd.ErrOrStderr())
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// runRelay runs the relay until it is told to stop.
+func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Writer) (err error) {
+	log, err := newLogger(cfg.Log, stderr)
+	if err != nil {
+		return err
+	}
+	lock, err := spool.LockDir(cfg.StateDir)
+	if err != nil {
+		return lockFailure(err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+
+	log.Info().Str("version", buildVersion()).Str("config", path).Str("state_dir", cfg.StateDir).Str("instance", cfg.Instance).Msg("starting")
+	reportOrphans(cfg, log)
+	w := &wiring{cfg: cfg, log: log}
+	defer func() {
+		farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		if err := w.close(farewell); err != nil {
+			log.Warn().Err(err).Msg("a connection was cut, not drained")
+		}
+	}()
+	r, err := w.relay()
+	if err != nil {
+		return err
+	}
+	ctx, cut := context.WithCancel(ctx)
+	defer cut()
+	defer onSignals(log, r.Stop, cut)()
+	if err := r.Run(ctx); err != nil {
+		return err
+	}
+	log.Info().Msg("stopped")
+	return nil
+}
+
+func lockFailure(err error) error {
+	if locked, ok := errors.AsType[*spool.LockedError](err); ok {
+		return withHints(err, fmt.Sprintf("stop the relay with the pid %d, or give this one a state_dir of its own", locked.PID))
+	}
+	return err
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/spf13/cobra"
+)
+
+func newSpoolExport() *cobra.Command {
+	var target spoolTarget
+	cmd := &cobra.Command{
+		Use:   "export ROUTE FILE",
+		Short: "Write the messages of a spool to a new file, as JSON lines; they stay in the spool",
+		Long:  "FILE - is the standard output. The file can be put into a spool again with replay.",
+		Example: `$ natsrelay spool export orders orders.jsonl
+$ natsrelay spool drop orders --yes`,
+		Args: exactArguments("ROUTE", "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return target.withRoute(args[0], func(dir string) error { return exportSpool(cmd, dir, args[1]) })
+		},
+	}
+	target.flags(cmd)
+	return cmd
+}
+
+func exportSpool(cmd *cobra.Command, dir, path string) (err error) {
+	out := cmd.OutOrStdout()
+	if path != "-" {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, os.ErrExist) {
+			return withHints(fmt.Errorf("%s exists already", path), "an export writes a new file only; remove it, or choose another name")
+		}
+		if err != nil {
+			return err
+		}
+		// What follows an export is often a drop: the file must be as safe as the spool was.
+		defer func() { err = errors.Join(err, f.Sync(), f.Close()) }()
+		out = f
+	}
+	report, err := spool.Inspect(dir)
+	if err != nil {
+		return err
+	}
+	bar := newProgress(cmd.ErrOrStderr(), "exporting", "messages")
+	n, err := writeMessages(cmd.Context(), out, dir, &selection{}, func(read int) { bar.set(int64(read), int64(report.Stats.Records)) })
+	bar.end()
+	if err != nil {
+		return fmt.Errorf("after %s: %w", count(n, "message"), err)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s exported\n", count(n, "message"))
+	return nil
+}

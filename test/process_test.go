@@ -1,0 +1,105 @@
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A relayProcess is the real binary, run with one configuration, over and over.
+type relayProcess struct {
+	t      *testing.T
+	binary string
+	config string
+	log    logBuffer // of all runs
+	cmd    *exec.Cmd // nil while it does not run
+}
+
+func newRelay(t *testing.T, config string) *relayProcess {
+	p := &relayProcess{t: t, binary: relayBinary(t), config: config}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("the relay's log ends with:\n%s", p.log.tail(60))
+		}
+	})
+	return p
+}
+
+func (p *relayProcess) start() {
+	p.t.Helper()
+	p.cmd = exec.Command(p.binary, "run", "-c", p.config)
+	p.cmd.Stderr = &p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// kill is kill -9.
+func (p *relayProcess) kill() {
+	if p.cmd == nil {
+		return
+	}
+	p.cmd.Process.Kill()
+	p.cmd.Wait() // an error: it was killed
+	p.cmd = nil
+}
+
+// stop ends the relay in order and expects it to say that all is well.
+func (p *relayProcess) stop() {
+	p.t.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Errorf("natsrelay run: %v", err)
+	}
+	p.cmd = nil
+}
+
+// A logBuffer keeps what a process writes.
+type logBuffer struct {
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines.Write(p)
+}
+
+func (b *logBuffer) contains(text string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Contains(b.lines.Bytes(), []byte(text))
+}
+
+func (b *logBuffer) tail(lines int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := bytes.Split(bytes.TrimSpace(b.lines.Bytes()), []byte("\n"))
+	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
+}
+
+// within waits until cond holds, and ends the test if it does not in time.
+func within(t *testing.T, limit time.Duration, cond func() bool, what string, args ...any) {
+	t.Helper()
+	for end := time.Now().Add(limit); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", limit, fmt.Sprintf(what, args...))
+		}
+	}
+}
+
+func mkdir(t *testing.T, path string) string {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
