@@ -184,6 +184,23 @@ func TestCloseEndsAHandshakeInProgress(t *testing.T) {
 	}
 }
 
+func TestCloseCutsWhenItsContextEnds(t *testing.T) {
+	srv := natstest.Start(t, "", nil)
+	proxy := proxyTo(t, srv.Addr())
+	c := open(t, natstest.Config("nats://"+proxy.Addr()), natstest.NewLog(t))
+	waitUp(t, c)
+	proxy.Stall() // the drain's flush is not answered
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if err := c.Close(ctx); err != context.DeadlineExceeded {
+		t.Errorf("Close: %v", err)
+	}
+	if took := time.Since(begun); took > 3*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
 // A subject longer than max_control_line makes nats.go close its connection for good.
 func TestBuildsAnewWhatTheClientLibraryHasClosed(t *testing.T) {
 	srv := natstest.Start(t, "", nil)

@@ -45,8 +45,7 @@ type subscription struct {
 	counted int           // of sub.Dropped()
 
 	denied  bool
-	trying  bool // tried again, and no new violation heard yet
-	attempt int
+	attempt int // since it was denied
 	retryAt time.Time
 }
 
@@ -201,38 +200,49 @@ func (a *attachment) heed(err error) {
 }
 
 func (a *attachment) deny(s *subscription, err error) {
-	pause := a.core.deniedPause(s.attempt)
-	s.attempt, s.trying, s.retryAt = s.attempt+1, false, time.Now().Add(pause)
 	if s.denied {
 		return // said already; natsconn logs the repeats, throttled
 	}
-	s.denied = true
+	pause := a.core.deniedPause(0)
+	s.denied, s.attempt, s.retryAt = true, 0, time.Now().Add(pause)
 	a.core.denied.Add(1)
 	a.core.log.Error().Err(err).Str("subject", s.subject).Str("queue", a.core.cfg.Queue).Dur("retry_in_ms", pause).
 		Msg("the server denies the subscription: nothing is received on it; trying again for ever")
 }
 
-// retryDenied subscribes again where it was denied. No news by the next tick is good news; should a violation
-// come later still, it denies the subscription again.
+// retryDenied subscribes again where it was denied.
 func (a *attachment) retryDenied(now time.Time) {
 	if !a.core.conn.Stats().Connected {
 		return // nats.go subscribes again when it is back
 	}
 	for _, s := range a.subs {
-		switch {
-		case s.trying:
-			s.denied, s.trying, s.attempt = false, false, 0
+		if !s.denied || now.Before(s.retryAt) {
+			continue
+		}
+		s.attempt++
+		s.retryAt = now.Add(a.core.deniedPause(s.attempt))
+		if a.permitted(s) {
+			s.denied = false
 			a.core.denied.Add(-1)
 			a.core.log.Info().Str("subject", s.subject).Msg("the server permits the subscription now")
-		case s.denied && now.After(s.retryAt):
-			a.unsubscribe(s)
-			if err := a.subscribe(s); err != nil {
-				return // the connection is closed: run hears of it
-			}
-			// An error means that the connection was cut, and the subscription is sent with the next one.
-			s.trying = a.nc.FlushTimeout(flushTimeout) == nil
 		}
 	}
+}
+
+// permitted subscribes again and says whether the server has taken it. The violation precedes the PONG on the
+// wire; its event may come later than the flush returns, but nats.go's LastError is set by then.
+func (a *attachment) permitted(s *subscription) bool {
+	a.unsubscribe(s)
+	before := a.nc.LastError()
+	if err := a.subscribe(s); err != nil {
+		return false // the connection is closed: run hears of it
+	}
+	if err := a.nc.FlushTimeout(flushTimeout); err != nil {
+		return false // cut: nats.go subscribes again with the next connection
+	}
+	after := a.nc.LastError()
+	// Too many subscriptions is one and the same error each time: it cannot be seen to be gone.
+	return after == before && !errors.Is(after, nats.ErrMaxSubscriptionsExceeded)
 }
 
 func deniedPause(attempt int) time.Duration {
