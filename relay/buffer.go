@@ -31,6 +31,9 @@ type buffer struct {
 	log   zerolog.Logger
 	seed  maphash.Seed
 
+	settling sync.Mutex // one settleOnDisk at a time; taken before mu
+	spare    []uint64   // guarded by settling
+
 	mu     sync.Mutex // guards all below, the lanes' batches, and the flags of messages
 	room   sync.Cond  // memory was freed, or a state changed that somebody waits for
 	work   sync.Cond  // the keeper has something to do
@@ -46,16 +49,19 @@ type buffer struct {
 	tail     []*Message
 	gap      bool
 	readFrom uint64   // record at which the gap starts
-	settled  []uint64 // records removed, and still to be settled on disk before the lock is released
+	settled  []uint64 // records removed, and still to be settled on disk: see settleOnDisk
 
 	outage     bool // the sink has been failing for SpillAfter
 	outageIn   *time.Timer
 	sinkDown   bool
 	waiting    int       // puts that are held back by the policy to block
 	fullAt     time.Time // when a message was last given up for want of room
-	diskFull   bool      // the spool is at its bound
 	diskDown   error     // why the spool failed, until it works again
-	resting    bool      // the keeper leaves the disk alone for a while, after an error
+	diskLogged time.Time // when that was last logged
+	writeRest  bool      // the keeper does not write for a while, after an error
+	readRest   bool      // the same for reading
+	pressed    bool      // a put asks the keeper to replaceOldest
+	stuck      bool      // that did not help
 	noMore     bool      // put refuses: the sources have had their time
 	noTake     bool      // take returns nothing: the lanes end
 	closed     bool      // the keeper ends
@@ -136,6 +142,10 @@ func (b *buffer) admit(size int64) error {
 			b.waiting++
 			b.room.Wait()
 			b.waiting--
+		case b.opts.WhenFull == DropOldest && b.canReplace():
+			b.pressed = true
+			b.work.Signal()
+			b.room.Wait()
 		case b.opts.WhenFull == DropNewest || !b.dropOldest():
 			b.fullAt = time.Now()
 			b.drops.add(DropBufferFull, 1, nil)
@@ -166,7 +176,7 @@ func (b *buffer) fits(size int64) bool {
 
 // diskTakes reports whether the keeper can write what comes.
 func (b *buffer) diskTakes() bool {
-	return b.disk != nil && b.opts.Disk > 0 && !b.diskFull && !b.resting
+	return b.disk != nil && b.opts.Disk > 0 && !b.writeRest
 }
 
 // enqueue makes the message ready to be taken.
@@ -185,7 +195,7 @@ func (b *buffer) enqueue(m *Message) {
 // They stay in the buffer until settle. It returns nil when there is nothing more to take, because the route stops.
 func (b *buffer) take(l *lane, limits Limits) []*Message {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	for len(l.batch) == 0 {
 		for l.queue.len() == 0 && !b.noTake {
 			l.queue.available.Wait()
@@ -194,7 +204,6 @@ func (b *buffer) take(l *lane, limits Limits) []*Message {
 			return nil
 		}
 		b.fill(l, limits)
-		b.settleOnDisk()
 	}
 	return l.batch
 }
@@ -224,7 +233,7 @@ func (b *buffer) expire(l *lane) []*Message {
 		return l.batch
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	return b.keepOnly(l, func(_ int, m *Message) bool {
 		if b.expired(m.Time) {
 			b.discard(m, DropMaxAge)
@@ -242,7 +251,7 @@ func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 		b.count.deliveredBytes.Add(bytes)
 	}()
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	return b.keepOnly(l, func(i int, m *Message) bool {
 		switch out[i].Status {
 		case Delivered:
@@ -269,7 +278,6 @@ func (b *buffer) keepOnly(l *lane, keep func(int, *Message) bool) []*Message {
 	}
 	clear(l.batch[len(kept):])
 	l.batch = kept
-	b.settleOnDisk()
 	b.room.Broadcast()
 	if b.gap || b.spilling {
 		b.work.Signal()
@@ -295,11 +303,27 @@ func (b *buffer) remove(m *Message) {
 	}
 }
 
-// settleOnDisk tells the spool what has been removed.
+// unlock releases mu, and settles on disk what was removed under it.
+func (b *buffer) unlock() {
+	pending := len(b.settled) > 0
+	b.mu.Unlock()
+	if pending {
+		b.settleOnDisk()
+	}
+}
+
+// settleOnDisk tells the spool what has been removed. It returns when all that was removed before the call is in the spool's cursor,
+// so that no more is delivered twice after kill -9 than what was in flight. mu is not held: the spool may have to wait for its disk.
+// Lanes that come meanwhile find their work done by the next of them.
 func (b *buffer) settleOnDisk() {
-	if len(b.settled) > 0 {
-		b.disk.Settle(b.settled)
-		b.settled = b.settled[:0]
+	b.settling.Lock()
+	defer b.settling.Unlock()
+	b.mu.Lock()
+	records := b.settled
+	b.settled, b.spare = b.spare[:0], records
+	b.mu.Unlock()
+	if len(records) > 0 {
+		b.disk.Settle(records)
 	}
 }
 
@@ -324,8 +348,7 @@ func (b *buffer) dropOldest() bool {
 	if oldest == nil {
 		return false
 	}
-	b.discard(oldest.pop(), DropBufferFull)
-	b.settleOnDisk()
+	b.discard(oldest.pop(), DropBufferFull) // the next settleOnDisk takes it along
 	return true
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -16,7 +17,7 @@ import (
 
 var modelSteps = flag.Int("model.steps", 400, "operations in each run of the buffer's model test (there are 100 runs, or as -rapid.checks says)")
 
-// bench puts a buffer under test: a driver that plays source and lanes, and a model that knows what must come next.
+// A bufferModel puts a buffer under test: a driver that plays source and lanes, and a model that knows what must come next.
 type bufferModel struct {
 	t        *rapid.T
 	dir      string
@@ -121,11 +122,12 @@ func (bm *bufferModel) left() int {
 // The model test: whatever the order of puts, deliveries, partial settles, outages and restarts,
 // every line of messages comes out as it went in, none missing, none twice, within the bound of memory.
 func TestBufferKeepsOrderThroughMemoryAndDisk(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Without Deadline, which must not be called in a bubble.
+		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
 			bm := &bufferModel{
 				t:   rt,
-				dir: filepath.Join(t.TempDir(), "spool"),
+				dir: filepath.Join(mkdirTemp(rt), "spool"),
 				opts: BufferOptions{
 					Memory: 300_000, Disk: 1 << 30, SpillAfter: time.Second, WhenFull: Block,
 					Persist: rapid.SampledFrom([]Persist{PersistOverflow, PersistOutage, PersistAlways}).Draw(rt, "persist"),
@@ -179,6 +181,16 @@ func TestBufferKeepsOrderThroughMemoryAndDisk(t *testing.T) {
 			}
 		})
 	})
+}
+
+// mkdirTemp makes a folder for one run of the model, of which there are many.
+func mkdirTemp(t *rapid.T) string {
+	dir, err := os.MkdirTemp("", "natsrelay-model-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func (bm *bufferModel) drainLane(l *lane) {

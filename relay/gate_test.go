@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -35,8 +36,9 @@ func TestGateLetsOneProbePass(t *testing.T) {
 		fail(t, g, errDown)
 		ctx, cancel := context.WithCancel(t.Context())
 		var inside, most, probes atomic.Int64
+		var running sync.WaitGroup
 		for range lanes {
-			go func() {
+			running.Go(func() {
 				for {
 					p, err := g.enter(ctx)
 					if err != nil {
@@ -48,11 +50,11 @@ func TestGateLetsOneProbePass(t *testing.T) {
 					inside.Add(-1)
 					g.report(p, errDown)
 				}
-			}()
+			})
 		}
 		time.Sleep(10 * time.Minute)
 		cancel()
-		synctest.Wait()
+		running.Wait()
 		if most.Load() != 1 {
 			t.Errorf("%d attempts at once while the endpoint fails, want 1", most.Load())
 		}

@@ -25,6 +25,13 @@ func (b *buffer) keep() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for !b.closed {
+		if len(b.settled) > 0 {
+			b.unlock()
+			b.mu.Lock()
+		}
+		if b.pressed {
+			b.replaceOldest()
+		}
 		if b.mustSpill() {
 			b.startSpilling("the sink is failing")
 		}
@@ -120,11 +127,10 @@ func (b *buffer) writeSome() bool {
 		m.record = first + uint64(i)
 		b.written(m, horizon)
 	}
-	b.settleOnDisk()
 	if n < len(batch) {
 		b.tail = slices.Concat(batch[n:], b.tail)
 	}
-	b.wrote(n, err)
+	b.wrote(err)
 	b.room.Broadcast()
 	return true
 }
@@ -178,34 +184,38 @@ func (b *buffer) written(m *Message, horizon uint64) {
 }
 
 // wrote takes note of how a write ended.
-func (b *buffer) wrote(n int, err error) {
+func (b *buffer) wrote(err error) {
 	switch {
 	case err == nil:
-		if b.diskDown != nil {
-			b.diskDown = nil
-			b.log.Info().Msg("disk works again")
-		}
+		b.diskWorks()
 		return
 	case errors.Is(err, spool.ErrTooLarge):
 		b.giveUpTail(DropTooLarge, err)
 		return
-	case errors.Is(err, spool.ErrFull), errors.Is(err, spool.ErrLowSpace):
-		if b.opts.WhenFull == DropOldest && b.dropSegment() {
-			return
-		}
-		if n == 0 && !b.diskFull {
-			b.log.Warn().Err(err).Msg("disk buffer is full, going on from memory")
-		}
-		b.diskFull = true
-	default:
-		if b.diskDown == nil {
-			b.log.Error().Err(err).Msg("disk fails, going on from memory and trying it again every second")
-		}
-		b.diskDown = err
+	case errors.Is(err, spool.ErrFull) && b.opts.WhenFull == DropOldest && b.dropSegment():
+		return
+	case !errors.Is(err, spool.ErrFull): // being full is a state, and no failure
+		b.diskFails(err)
 	}
-	b.rest()
+	b.rest(&b.writeRest)
 	if !b.gap {
 		b.queueTail()
+	}
+}
+
+// diskFails and diskWorks log that the disk changes its mind, unless it does so all the time.
+func (b *buffer) diskFails(err error) {
+	if b.diskDown == nil && time.Since(b.diskLogged) > repeatLog {
+		b.diskLogged = time.Now()
+		b.log.Error().Err(err).Msg("cannot write to disk, going on from memory and trying again every second")
+	}
+	b.diskDown = err
+}
+
+func (b *buffer) diskWorks() {
+	if b.diskDown != nil {
+		b.diskDown = nil
+		b.log.Info().Msg("disk works again")
 	}
 }
 
@@ -223,6 +233,12 @@ func (b *buffer) giveUpTail(reason string, err error) {
 // dropSegment gives up the oldest segment on disk to make room for new messages, and reports whether that worked.
 // What lanes are delivering of it now is not lost yet, and not counted.
 func (b *buffer) dropSegment() bool {
+	b.mu.Unlock()
+	b.settling.Lock() // nothing may be on its way to being settled, or it would be counted as dropped
+	defer b.settling.Unlock()
+	b.mu.Lock()
+	b.disk.Settle(b.settled)
+	b.settled = b.settled[:0]
 	dropped, err := b.disk.DropOldest()
 	if err != nil {
 		return false
@@ -242,21 +258,31 @@ func (b *buffer) dropSegment() bool {
 			b.remove(m)
 		}
 	}
-	b.settleOnDisk()
 	b.drops.add(DropBufferFull, n, nil)
 	return true
 }
 
-// rest leaves the disk alone for a while.
-func (b *buffer) rest() {
-	if b.resting {
-		return
-	}
-	b.resting = true
+// canReplace reports whether replaceOldest may help: the file system is full, though perhaps not of what is ours.
+func (b *buffer) canReplace() bool {
+	return b.gap && !b.stuck && errors.Is(b.diskDown, spool.ErrLowSpace)
+}
+
+// replaceOldest gives up the oldest segment, of which the spool may then write as much anew, however full the file
+// system is. It is the last resort, when memory is full as well.
+func (b *buffer) replaceOldest() {
+	b.pressed = false
+	b.stuck = !b.dropSegment()
+	b.writeRest = b.stuck
+	b.room.Broadcast()
+}
+
+// rest makes the keeper leave the disk alone for a while, for reading or for writing.
+func (b *buffer) rest(what *bool) {
+	*what = true
 	time.AfterFunc(diskRest, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.resting, b.diskFull = false, false
+		*what, b.stuck = false, false
 		b.work.Signal()
 		b.room.Broadcast()
 	})
@@ -265,7 +291,7 @@ func (b *buffer) rest() {
 // readSome reads the next of the gap back into the queues, and reports whether it did.
 func (b *buffer) readSome() bool {
 	half := b.opts.Memory / 2
-	if !b.gap || b.resting || b.ready > half/2 || b.ready > 0 && b.readFrom >= b.horizon() {
+	if !b.gap || b.readRest || b.ready > half/2 || b.ready > 0 && b.readFrom >= b.horizon() {
 		return false
 	}
 	from, most := b.readFrom, min(keeperBytes, half/4)
@@ -273,8 +299,8 @@ func (b *buffer) readSome() bool {
 	records, err := b.disk.Read(from, most, nil)
 	b.mu.Lock()
 	if err != nil {
-		b.log.Error().Err(err).Msg("cannot read the backlog from disk, trying again")
-		b.rest()
+		b.log.Error().Err(err).Msg("cannot read the backlog from disk, trying again in a second")
+		b.rest(&b.readRest)
 		return true
 	}
 	if len(records) == 0 {
@@ -285,7 +311,6 @@ func (b *buffer) readSome() bool {
 	for _, rec := range records {
 		b.readBack(rec)
 	}
-	b.settleOnDisk()
 	b.readFrom = records[len(records)-1].Seq + 1
 	return true
 }
@@ -335,12 +360,13 @@ func (b *buffer) store() error {
 		b.drops.add(DropShutdown, b.messages, errors.New("buffer.disk is 0"))
 		return nil
 	}
-	b.resting, b.diskFull, b.diskDown = false, false, nil
+	b.writeRest, b.diskDown = false, nil
 	if b.messages > 0 {
 		b.startSpilling("the route stops")
 	}
 	for b.writeSome() {
 	}
+	b.disk.Settle(b.settled)
 	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
 	return errors.Join(b.disk.Sync(), b.disk.Close())
 }

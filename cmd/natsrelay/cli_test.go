@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/relay/spool"
 )
 
@@ -71,7 +71,7 @@ func TestListenAddressTaken(t *testing.T) {
 // TestRun relays a message with the program's own wiring, and stops it with a signal. On the way it reports what is on
 // disk of a route that is not configured any more.
 func TestRun(t *testing.T) {
-	nc := natsServer(t)
+	nc := natstest.Start(t, "", nil).Client()
 	arrived := make(chan string, 1)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -156,27 +156,6 @@ func TestDescribeBuild(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-}
-
-// natsServer runs a NATS server and returns a connection to it.
-func natsServer(t *testing.T) *nats.Conn {
-	t.Helper()
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(srv.WaitForShutdown)
-	t.Cleanup(srv.Shutdown)
-	if !srv.ReadyForConnections(5 * time.Second) {
-		t.Fatal("the NATS server does not come up")
-	}
-	nc, err := nats.Connect(srv.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
 }
 
 // writeConfig writes a configuration with one route and returns its path; the state directory is beside it.

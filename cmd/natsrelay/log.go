@@ -21,6 +21,7 @@ func newLogger(cfg config.Log, out io.Writer) (zerolog.Logger, error) {
 	zerolog.DurationFieldFormat = zerolog.DurationFormatString
 
 	terminal := isTerminal(out)
+	out = zerolog.SyncWriter(out) // zerolog itself does not serialize
 	if cfg.Format == "console" || cfg.Format == "auto" && terminal {
 		out = zerolog.ConsoleWriter{Out: out, NoColor: !terminal || os.Getenv("NO_COLOR") != "", TimeFormat: time.TimeOnly + ".000"}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -57,6 +56,7 @@ func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Wr
 		if err := w.close(farewell); err != nil {
 			log.Warn().Err(err).Msg("a connection was cut, not drained")
 		}
+		log.Info().Msg("stopped")
 	}()
 	r, err := w.relay()
 	if err != nil {
@@ -65,16 +65,12 @@ func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Wr
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
 	defer onSignals(log, r.Stop, cut)()
-	if err := r.Run(ctx); err != nil {
-		return err
-	}
-	log.Info().Msg("stopped")
-	return nil
+	return r.Run(ctx)
 }
 
 func lockFailure(err error) error {
-	if locked, ok := errors.AsType[*spool.LockedError](err); ok {
-		return withHints(err, fmt.Sprintf("stop the relay with the pid %d, or give this one a state_dir of its own", locked.PID))
+	if _, ok := errors.AsType[*spool.LockedError](err); ok {
+		return withHints(err, "stop that one first, or give this one a state_dir of its own")
 	}
 	return err
 }

@@ -37,7 +37,7 @@ func (d *demo) survivors() string {
 // verdict prints the table, and returns an error if anything was lost or out of order.
 func (d *demo) verdict() error {
 	published := d.pub.published()
-	lost, disordered := 0, 0
+	lost, disordered, foreign := 0, 0, 0
 	d.screen.say("\n%-13s%10s%10s%13s%6s%12s%14s%15s",
 		"route", "published", "delivered", "through disk", "lost", "duplicates", "out of order", "longest delay")
 	for _, r := range d.routes {
@@ -45,13 +45,14 @@ func (d *demo) verdict() error {
 		missing := published - s.distinct
 		lost += missing
 		disordered += s.disordered
+		foreign += s.foreign
 		d.screen.say("%-13s%10d%10d%13d%6d%12d%14d%13.1f s", r.title(), published, s.distinct,
 			r.survived+d.log.toDisk(r.name), missing, s.duplicates, s.disordered, s.longest.Seconds())
 	}
 	d.screen.say("")
 	d.recoveries()
-	if lost > 0 || disordered > 0 {
-		return fmt.Errorf("%d messages were lost, %d were out of order", lost, disordered)
+	if lost > 0 || disordered > 0 || foreign > 0 {
+		return fmt.Errorf("%d messages were lost, %d were out of order, %d were nobody's", lost, disordered, foreign)
 	}
 	d.screen.say("nothing was lost, everything came in order: each subject over HTTP, the whole route to the cloud")
 	return nil

@@ -339,6 +339,7 @@ func (s *Spool) DropOldest() (Dropped, error) {
 		s.active = nil
 	}
 	sg.settleBelow(sg.count)
+	s.cursorDirty = true
 	dead := s.reap()
 	s.mu.Unlock()
 	s.writeCursor()

@@ -20,7 +20,8 @@ import (
 //	48  stored   uint64  the newest record that was fsynced
 //	56  stored in uint64 the first record of its segment
 //	64  last     uint64  the highest sequence number ever appended
-//	72  sections: first uint64, words uint64, then the words of a bitmap: bit i is sequence number first+i
+//	72  sections: first uint64, all uint32, words uint32: the records first to first+all-1 are settled, and of those
+//	    from first on as the bitmap says that follows; bit i is sequence number first+i
 //
 // A write goes to a slot that is neither the last one written, so that kill -9 in the middle of it costs nothing, nor the
 // last one fsynced (or just being fsynced), so that a loss of power falls back no further than to that. Losing the cursor
@@ -47,6 +48,7 @@ type mark struct {
 
 type section struct {
 	first uint64
+	all   uint32
 	words []uint64
 }
 
@@ -61,7 +63,8 @@ func (m *mark) encode(b []byte) []byte {
 		}
 		words := s.words[:min(len(s.words), room)]
 		b = le.AppendUint64(b, s.first)
-		b = le.AppendUint64(b, uint64(len(words)))
+		b = le.AppendUint32(b, s.all)
+		b = le.AppendUint32(b, uint32(len(words)))
 		for _, w := range words {
 			b = le.AppendUint64(b, w)
 		}
@@ -103,10 +106,10 @@ func decodeMark(b []byte) (mark, error) {
 		stored: le.Uint64(b[48:]), storedIn: le.Uint64(b[56:]), last: le.Uint64(b[64:])}
 	n := le.Uint32(b[20:])
 	for b = b[slotHeader:length]; n > 0; n-- {
-		if len(b) < 16 || uint64(len(b)-16)/8 < le.Uint64(b[8:]) {
+		if len(b) < 16 || uint32(len(b)-16)/8 < le.Uint32(b[12:]) {
 			return mark{}, errSlot
 		}
-		s := section{first: le.Uint64(b), words: make([]uint64, le.Uint64(b[8:]))}
+		s := section{first: le.Uint64(b), all: le.Uint32(b[8:]), words: make([]uint64, le.Uint32(b[12:]))}
 		b = b[16:]
 		for i := range s.words {
 			s.words[i] = le.Uint64(b[8*i:])
@@ -121,7 +124,6 @@ func decodeMark(b []byte) (mark, error) {
 type cursorFile struct {
 	fs     FS
 	path   string
-	fsync  bool // a new file, before it takes the place of the old one
 	closed bool
 	f      File // nil: not there, or no longer to be trusted; the next write makes a new one
 
@@ -197,7 +199,7 @@ func (c *cursorFile) create() error {
 	if err != nil {
 		return err
 	}
-	if _, err = f.WriteAt(c.buf, 0); err == nil && c.fsync {
+	if _, err = f.WriteAt(c.buf, 0); err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
@@ -208,10 +210,7 @@ func (c *cursorFile) create() error {
 		_ = c.fs.Remove(tmp)
 		return err
 	}
-	c.f, c.last, c.synced, c.syncing = f, 0, -1, -1
-	if c.fsync {
-		c.synced = 0
-	}
+	c.f, c.last, c.synced, c.syncing = f, 0, 0, -1
 	return nil
 }
 

@@ -94,8 +94,8 @@ type scanner struct {
 	next uint32 // ordinal that the next frame should have
 	end  int64  // where the frames end; may grow between calls
 	off  int64  // of the first byte in win
-	buf  []byte
-	win  []byte // what was read and not yet used: a part of buf
+	buf  []byte // length 0
+	win  []byte // what was read and not yet used: in buf
 	bad  int64  // where the present hole began; < 0: none
 
 	tries int   // failed reads in a row
@@ -165,12 +165,11 @@ func (sc *scanner) fill(n int) (bool, error) {
 	if int64(n) > sc.end-sc.off {
 		return false, nil
 	}
-	if size := max(n, scanBuffer); cap(sc.buf) < size || cap(sc.buf) > 4*size {
-		sc.win = append(make([]byte, 0, size), sc.win...)
-		sc.buf = sc.win[:0]
-	} else {
-		sc.win = append(sc.buf[:0], sc.win...)
+	size := max(n, int(min(scanBuffer, sc.end-sc.off)))
+	if cap(sc.buf) < size || cap(sc.buf) > 4*scanBuffer && size <= scanBuffer {
+		sc.buf = make([]byte, 0, size)
 	}
+	sc.win = append(sc.buf, sc.win...)
 	have := len(sc.win)
 	want := int(min(int64(cap(sc.win)), sc.end-sc.off))
 	got, err := sc.f.ReadAt(sc.win[have:want], sc.off+int64(have))

@@ -1,9 +1,11 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -145,8 +147,8 @@ func (m *model) read() {
 			break
 		}
 	}
-	if d := cmp.Diff(want, got); d != "" {
-		m.t.Fatalf("read from %d: -want +got\n%s", from, d)
+	if !slices.EqualFunc(want, got, equal) {
+		m.t.Fatalf("read from %d: -want +got\n%s", from, cmp.Diff(want, got))
 	}
 	m.next = from
 	if len(got) > 0 {
@@ -173,15 +175,13 @@ func (m *model) settle() {
 }
 
 func (m *model) forget(gone func(seq uint64) bool) (n int) {
-	var keep []Record
-	for _, r := range m.recs {
-		if !gone(r.Seq) {
-			keep = append(keep, r)
-		}
-	}
-	n = len(m.recs) - len(keep)
-	m.recs = keep
-	return n
+	n = len(m.recs)
+	m.recs = slices.DeleteFunc(m.recs, func(r Record) bool { return gone(r.Seq) })
+	return n - len(m.recs)
+}
+
+func equal(a, b Record) bool {
+	return a.Seq == b.Seq && a.Time == b.Time && bytes.Equal(a.Data, b.Data)
 }
 
 func (m *model) drop() {
@@ -236,18 +236,10 @@ func (m *model) compareStats() {
 		first = m.recs[0].Seq
 	}
 	if st.Records != len(m.recs) || st.First != first || m.s.LastSeq() != m.last || st.Err != nil || st.Corrupt != 0 {
-		have := map[uint64]bool{}
-		for _, r := range m.recs {
-			have[r.Seq] = true
-		}
-		all, _ := m.s.Read(0, 1<<40, nil)
-		for _, r := range all {
-			if !have[r.Seq] {
-				sg := m.s.find(r.Seq)
-				m.t.Logf("not expected: %d in %+v", r.Seq, sg)
-			}
-		}
 		m.t.Fatalf("stats %+v, want %d records from %d; last %d, want %d", st, len(m.recs), first, m.s.LastSeq(), m.last)
+	}
+	if m.took%16 != 0 {
+		return
 	}
 	var files int64
 	for name, n := range m.fs.names {

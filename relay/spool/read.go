@@ -20,6 +20,8 @@ type reader struct {
 	sc      *scanner
 	pending []Record // decoded and not yet handed out
 	next    uint64   // all records below were handed out, or skipped
+	inserts int      // Spool.inserts when pending was filled
+	buf     []byte   // the scanner's, from one segment to the next
 	arena   []byte
 	tries   int // failed attempts to open the file
 }
@@ -38,10 +40,13 @@ func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	r := &s.reader
-	if from < r.next {
+	s.mu.Lock()
+	if from < r.next || r.inserts != s.inserts {
 		r.pending = r.pending[:0]
 		r.next = from
+		r.inserts = s.inserts
 	}
+	s.mu.Unlock()
 	start, left := len(dst), maxBytes
 	for {
 		if len(r.pending) == 0 {
@@ -149,6 +154,7 @@ func (s *Spool) openReader(sg *segment) error {
 	}
 	r.sg, r.f, r.tries = sg, f, 0
 	r.sc = newScanner(f, sg.salt, framesStart, 0)
+	r.sc.buf = r.buf
 	return nil
 }
 
@@ -239,6 +245,9 @@ func (s *Spool) damaged(sg *segment, from, to uint32, d Damage) {
 func (r *reader) close() {
 	if r.f != nil {
 		_ = r.f.Close()
+	}
+	if r.sc != nil {
+		r.buf = r.sc.buf
 	}
 	r.f, r.sg, r.sc = nil, nil, nil
 }

@@ -47,7 +47,7 @@ func open(dir string, o Options, readOnly bool) (*Spool, error) {
 		o.SegmentBytes = min(max(o.MaxBytes/8, minSegment), maxSegment, o.MaxBytes)
 	}
 	s := &Spool{fs: o.FS, dir: dir, o: o, readOnly: readOnly}
-	s.cursor = cursorFile{fs: o.FS, path: filepath.Join(dir, cursorName), fsync: o.Sync != SyncNever}
+	s.cursor = cursorFile{fs: o.FS, path: filepath.Join(dir, cursorName)}
 	if !readOnly {
 		if err := s.makeDir(); err != nil {
 			return nil, err
@@ -296,10 +296,16 @@ func (s *Spool) tidy() {
 		if !sg.sealed {
 			_ = s.sealOld(sg)
 		}
+		if sg.last() > s.stored { // the process before this one has not fsynced it
+			sg.durable, sg.safeEnd, sg.named = 0, framesStart, false
+			s.dirty = append(s.dirty, sg)
+			s.written = 1
+		}
 	}
-	if s.cursor.f != nil && s.cursor.fsync {
+	if s.cursor.f != nil {
 		_ = s.cursor.f.Sync() // its newest slot may have been written just before a kill -9
 	}
+	_ = s.fs.SyncDir(s.dir) // and files removed that a newer cursor will no longer speak of
 }
 
 func (s *Spool) sealOld(sg *segment) error {
@@ -316,9 +322,6 @@ func (s *Spool) sealOld(sg *segment) error {
 	}
 	s.bytes += sg.end + footerSize - sg.size
 	sg.size, sg.sealed = sg.end+footerSize, true
-	if s.cursor.fsync {
-		return f.Sync()
-	}
 	return nil
 }
 

@@ -76,7 +76,7 @@ func (s *Spool) vanished() error {
 // rewrite moves the records of sg from an ordinal on, whose frames begin at off, to new segments, and reports those that
 // cannot be read. On an error nothing has changed. appending is held.
 func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error {
-	b := builder{s: s, fsync: true, cause: cause}
+	b := builder{s: s, cause: cause}
 	holes, err := b.copy(sg, from, off)
 	if err != nil {
 		b.undo()
@@ -113,6 +113,7 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 		s.bytes -= sg.size
 	}
 	s.insert(b.segs, dirErr == nil)
+	s.cursorDirty = true
 	dead := s.reap()
 	s.mu.Unlock()
 
@@ -135,7 +136,7 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 
 // Insert stores records with sequence numbers below LastSeq, in places where there are none: on a stop the buffer puts what
 // it held in memory before what is on disk. It is for that, and slow: each run of consecutive numbers becomes a
-// segment, and all is fsynced (unless SyncNever). It may exceed MaxBytes by what it is given. On an error none is in.
+// segment, and all is fsynced. It may exceed MaxBytes by what it is given. On an error none is in.
 func (s *Spool) Insert(recs []Record) error {
 	defer s.tell()
 	s.appending.Lock()
@@ -143,12 +144,17 @@ func (s *Spool) Insert(recs []Record) error {
 	if err := s.admitInsert(recs); err != nil || len(recs) == 0 {
 		return err
 	}
-	b := builder{s: s, fsync: s.o.Sync != SyncNever}
+	b := builder{s: s}
 	err := b.add(recs)
 	if err == nil {
 		err = b.place()
 	} else {
 		b.undo()
+	}
+	if err == nil { // before the cursor's base goes down: the removals of old segments that it vouches for
+		if err = s.fs.SyncDir(s.dir); err != nil {
+			b.remove(b.segs)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("insert: %w", diskError(err))
@@ -157,6 +163,7 @@ func (s *Spool) Insert(recs []Record) error {
 	defer s.settling.Unlock()
 	s.mu.Lock()
 	s.insert(b.segs, true)
+	s.inserts++
 	s.mu.Unlock()
 	// Any older slot of the cursor may say that all this is settled. So the file is replaced.
 	s.cursor.giveUp()
@@ -164,7 +171,7 @@ func (s *Spool) Insert(recs []Record) error {
 	s.mu.Lock()
 	err = s.cursorErr
 	s.mu.Unlock()
-	if err == nil && b.fsync {
+	if err == nil {
 		err = s.fs.SyncDir(s.dir)
 	}
 	if err != nil {
@@ -221,7 +228,6 @@ func (s *Spool) insert(segs []*segment, named bool) {
 // builder writes whole segments under temporary names, and then puts them in place. appending is held.
 type builder struct {
 	s     *Spool
-	fsync bool
 	cause Cause // of what copy cannot read
 	segs  []*segment
 }
@@ -329,10 +335,8 @@ func (b *builder) finish(sg *segment) error {
 	}
 	sg.size += footerSize
 	sg.sealed = true
-	if b.fsync {
-		if err := sg.f.Sync(); err != nil {
-			return err
-		}
+	if err := sg.f.Sync(); err != nil {
+		return err
 	}
 	sg.durable, sg.safeEnd = sg.count, sg.end
 	err := sg.f.Close()
@@ -352,15 +356,19 @@ func (b *builder) place() error {
 	for i := len(b.segs) - 1; i >= 0; i-- {
 		sg := b.segs[i]
 		if err := b.s.fs.Rename(sg.path+tmpSuffix, sg.path); err != nil {
-			for _, done := range b.segs[i+1:] {
-				_ = b.s.fs.Remove(done.path)
-			}
+			b.remove(b.segs[i+1:])
 			b.segs = b.segs[:i+1]
 			b.undo()
 			return err
 		}
 	}
 	return nil
+}
+
+func (b *builder) remove(placed []*segment) {
+	for _, sg := range placed {
+		_ = b.s.fs.Remove(sg.path)
+	}
 }
 
 func (b *builder) undo() {

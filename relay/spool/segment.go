@@ -57,7 +57,7 @@ type segment struct {
 	end    int64  // of the frames
 	size   int64  // of the file
 	sealed bool   // has a footer
-	gone   bool   // removed, or replaced by others
+	gone   bool   // no longer in the list: settled, or replaced by others
 
 	done []uint64 // bitmap of the settled ones; may be shorter than count
 	low  uint32   // all ordinals below are settled: ones in done
@@ -67,6 +67,7 @@ type segment struct {
 	durable   uint32 // records that an fsync has confirmed, of the file and of its name
 	safeEnd   int64  // where these end
 	named     bool   // its name is durable
+	unlinked  bool   // its file has been removed
 	abandoned bool   // a write or an fsync failed: never written or fsynced again
 }
 

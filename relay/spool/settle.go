@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"os"
+	"slices"
 )
 
 // Settle marks records as done, in any order. Unknown sequence numbers, and those already settled, are ignored. The cursor
@@ -53,9 +54,13 @@ func (s *Spool) reap() (dead []*segment) {
 		}
 		sg.gone = true
 		dead = append(dead, sg)
+		s.ghosts = append(s.ghosts, sg)
 	}
 	clear(s.segs[len(keep):])
 	s.segs = keep
+	s.ghosts = slices.DeleteFunc(s.ghosts, func(sg *segment) bool {
+		return len(keep) == 0 || sg.first < keep[0].first // the cursor's base says so already
+	})
 	return dead
 }
 
@@ -72,6 +77,7 @@ func (s *Spool) unlink(dead []*segment) error {
 		if err == nil || errors.Is(err, os.ErrNotExist) {
 			s.bytes -= sg.size
 			s.newNames = true
+			sg.unlinked = true
 		} else {
 			errs = append(errs, err)
 			s.doomed = append(s.doomed, sg)
@@ -113,6 +119,10 @@ func (s *Spool) writeCursor() {
 // mark describes what is settled. mu is held.
 func (s *Spool) mark() mark {
 	m := mark{spool: s.id, stored: s.stored, storedIn: s.storedIn, last: s.last, base: s.last + 1}
+	// A segment between others that is done with may come back with a loss of power until its removal is durable.
+	for _, sg := range s.ghosts {
+		m.sections = append(m.sections, section{first: sg.first, all: sg.count})
+	}
 	for _, sg := range s.segs {
 		w := 0
 		if sg.live > 0 && m.base > sg.first {
@@ -120,7 +130,7 @@ func (s *Spool) mark() mark {
 			w = int(sg.low / 64) // the words before that are below base
 		}
 		if w < len(sg.done) {
-			m.sections = append(m.sections, section{sg.first + uint64(w)*64, append([]uint64(nil), sg.done[w:]...)})
+			m.sections = append(m.sections, section{first: sg.first + uint64(w)*64, words: slices.Clone(sg.done[w:])})
 		}
 	}
 	return m
@@ -134,6 +144,12 @@ func (s *Spool) apply(m *mark) {
 		}
 	}
 	for _, sec := range m.sections {
+		if sec.all > 0 {
+			if sg := s.find(sec.first); sg != nil && sg.first == sec.first {
+				sg.settleBelow(sec.all)
+			}
+			s.last = max(s.last, sec.first+uint64(sec.all)-1)
+		}
 		for i, word := range sec.words {
 			for bit := range 64 {
 				if word&(1<<bit) == 0 {

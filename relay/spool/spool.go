@@ -174,10 +174,12 @@ type Spool struct {
 	active   *segment   // the last of segs, or nil
 	dirty    []*segment // those with something in them that is not durable
 	doomed   []*segment // settled, but could not be unlinked
+	ghosts   []*segment // settled, but their removal is not durable
 	id       uint64     // of this spool: a cursor with another one is not ours
 	last     uint64     // highest sequence number ever appended
 	stored   uint64     // newest durable record,
 	storedIn uint64     // and the first of its segment
+	inserts  int        // calls of Insert
 	bytes    int64      // of all files, doomed ones included
 	corrupt  int
 	reports  []Damage

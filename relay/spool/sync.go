@@ -83,7 +83,7 @@ type item struct {
 
 // flush fsyncs what is dirty. Only one runs at a time.
 func (s *Spool) flush() error {
-	items, names := s.dirtyItems()
+	items, names, ghosts := s.dirtyItems()
 	moved := false
 	for i := range items {
 		it := &items[i]
@@ -97,6 +97,13 @@ func (s *Spool) flush() error {
 		err = s.fs.SyncDir(s.dir)
 	}
 	failed := s.credit(items, err)
+	if err == nil && names {
+		s.mu.Lock()
+		for _, sg := range ghosts {
+			s.ghosts = without(s.ghosts, sg)
+		}
+		s.mu.Unlock()
+	}
 	if moved || errors.Is(err, os.ErrNotExist) {
 		s.appending.Lock()
 		err = s.vanished()
@@ -113,17 +120,22 @@ func (s *Spool) flush() error {
 	return err
 }
 
-func (s *Spool) dirtyItems() (items []item, names bool) {
+func (s *Spool) dirtyItems() (items []item, names bool, ghosts []*segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, s.newNames = s.newNames, false
+	for _, sg := range s.ghosts {
+		if sg.unlinked {
+			ghosts = append(ghosts, sg)
+		}
+	}
 	for _, sg := range s.dirty {
 		if sg.durable < sg.count || sg.sealed || sg.abandoned {
 			items = append(items, item{sg: sg, f: sg.f, count: sg.count, end: sg.end, sealed: sg.sealed})
 			names = names || !sg.named
 		}
 	}
-	return items, names
+	return items, names, ghosts
 }
 
 var errAbandoned = errors.New("spool: segment abandoned after a failed write")
@@ -166,7 +178,7 @@ func (s *Spool) credit(items []item, dirErr error) (failed []*segment) {
 		case it.err == nil && !sg.abandoned:
 			sg.named = true
 			sg.durable, sg.safeEnd = it.count, it.end
-			if last := sg.first + uint64(it.count) - 1; last > s.stored {
+			if last := sg.first + uint64(it.count) - 1; last > s.stored && len(failed) == 0 {
 				s.stored, s.storedIn = last, sg.first
 			}
 		}
@@ -278,7 +290,7 @@ func (s *Spool) Close() error {
 	if s.o.Sync != SyncNever {
 		err = s.syncData()
 	}
-	err = errors.Join(err, s.closeCursor(err == nil))
+	err = errors.Join(err, s.closeCursor())
 	s.mu.Lock()
 	for _, sg := range s.segs {
 		s.release(sg)
@@ -293,31 +305,18 @@ func (s *Spool) Close() error {
 	return nil
 }
 
-// closeCursor writes the cursor a last time: all that is here now is meant to be here at the next Open.
-func (s *Spool) closeCursor(complete bool) error {
+// closeCursor writes the cursor a last time.
+func (s *Spool) closeCursor() error {
 	s.settling.Lock()
-	if s.readOnly {
-		s.cursor.giveUp()
-		s.settling.Unlock()
-		return nil
-	}
-	s.mu.Lock()
-	if n := len(s.segs); complete && n > 0 {
-		s.stored, s.storedIn = s.segs[n-1].last(), s.segs[n-1].first
-	}
-	s.mu.Unlock()
 	s.writeCursor()
-	s.mu.Lock()
-	err := s.cursorErr
-	s.cursorDirty = true
-	s.mu.Unlock()
 	s.settling.Unlock()
-	if err == nil && s.o.Sync != SyncNever {
-		err = s.syncCursor()
+	var err error
+	if s.o.Sync != SyncNever {
+		err = errors.Join(s.syncCursor(), s.unlinkDoomed())
 	}
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	s.cursor.giveUp()
 	s.cursor.closed = true
-	return errors.Join(err, s.unlinkDoomed())
+	return err
 }
