@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -21,7 +23,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Condition:           condition,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "damage": damage},
 	})
 }
 
@@ -43,6 +45,25 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
 	}
+}
+
+// damage flips a bit of a text in the files of a folder, where it stands first: damage DIR TEXT.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: damage DIR TEXT")
+	}
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.seg"))
+	ts.Check(err)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		ts.Check(err)
+		if i := bytes.Index(content, []byte(args[1])); i >= 0 {
+			content[i] ^= 1
+			ts.Check(os.WriteFile(file, content, 0o600))
+			return
+		}
+	}
+	ts.Fatalf("%q is in none of %q", args[1], files)
 }
 
 // condition knows [system-config]: this machine has a configuration for a relay of its own.

@@ -28,6 +28,7 @@ messages on disk until they are exported or dropped.`,
 // A spoolTarget is where a spool command works: the state directory of a relay that is stopped.
 type spoolTarget struct {
 	config, stateDir string // flags
+	create           bool   // the directory need not be there yet
 }
 
 func (s *spoolTarget) flags(cmd *cobra.Command) {
@@ -49,8 +50,8 @@ func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]b
 			configured[r.Name] = true
 		}
 	}
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("state directory: %w", err)
+	if _, err := os.Stat(dir); err != nil && !s.create {
+		return withHints(fmt.Errorf("state directory: %w", err), "the relay makes it when it runs for the first time")
 	}
 	lock, err := spool.LockDir(dir)
 	if locked, ok := errors.AsType[*spool.LockedError](err); ok {

@@ -18,7 +18,7 @@ import (
 const replayBatch = 1000
 
 func newSpoolReplay() *cobra.Command {
-	var target spoolTarget
+	target := spoolTarget{create: true}
 	cmd := &cobra.Command{
 		Use:   "replay ROUTE FILE",
 		Short: "Put exported messages into a route's spool, behind what is there",
