@@ -96,7 +96,7 @@ func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering,
 	}
 	if disk != nil {
 		b.gap = disk.Stats().Records > 0
-		b.spilling = b.gap
+		b.spilling = b.gap || b.mustSpill()
 	}
 	return b
 }

@@ -32,6 +32,9 @@ type File interface {
 	Linked() (bool, error) // false once the file has been removed from its directory
 }
 
+// OS returns the operating system's file system.
+func OS() FS { return osFS{} }
+
 type osFS struct{}
 
 func (osFS) MkdirAll(dir string) error    { return os.MkdirAll(dir, 0o700) }

@@ -1,0 +1,224 @@
+package relay
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/rs/zerolog"
+)
+
+// A faultyFS is the real file system until it is told to fail everything that writes.
+type faultyFS struct {
+	spool.FS
+	fault atomic.Pointer[syscall.Errno]
+}
+
+func (f *faultyFS) err() error {
+	if e := f.fault.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+func (f *faultyFS) OpenFile(name string, flag int) (spool.File, error) {
+	if err := f.err(); err != nil && flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE) != 0 {
+		return nil, err
+	}
+	file, err := f.FS.OpenFile(name, flag)
+	return faultyFile{file, f}, err
+}
+
+type faultyFile struct {
+	spool.File
+	fs *faultyFS
+}
+
+func (f faultyFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.fs.err(); err != nil {
+		return 0, err
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f faultyFile) Sync() error {
+	if err := f.fs.err(); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// Whatever the disk's trouble, the buffer goes on from memory within its bound, in order, and returns to the disk by
+// itself; a restart afterwards finds everything.
+func TestBufferWithFailingDisk(t *testing.T) {
+	for name, errno := range map[string]syscall.Errno{"ENOSPC": syscall.ENOSPC, "EIO": syscall.EIO, "EROFS": syscall.EROFS} {
+		for _, policy := range []WhenFull{DropOldest, DropNewest} {
+			t.Run(fmt.Sprintf("%s/%d", name, policy), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { failingDisk(t, errno, policy) })
+			})
+		}
+	}
+}
+
+func failingDisk(t *testing.T, errno syscall.Errno, policy WhenFull) {
+	fs := &faultyFS{FS: spool.OS()}
+	dir := filepath.Join(t.TempDir(), "spool")
+	opts := BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistOutage, WhenFull: policy}
+	d := newDrops(zerolog.Nop())
+	open := func() *buffer {
+		disk, err := spool.Open(dir, spool.Options{FS: fs, MaxBytes: opts.Disk})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBuffer(opts, disk, 1, OrderStrict, &counters{}, d, zerolog.Nop())
+		go b.keep()
+		return b
+	}
+	b := open()
+	b.setSink(true)
+	time.Sleep(time.Second) // the outage begins
+	put := func(from, to int) {
+		for i := from; i < to; i++ {
+			if err := b.put(&Message{Subject: "s", ID: "x", Data: fmt.Appendf(make([]byte, 0, 1000), "%06d", i), Time: time.Now()}); err != nil && err != errNoRoom {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+	}
+	put(0, 3000) // more than memory holds: a gap opens
+	fs.fault.Store(&errno)
+	put(3000, 6000)
+	if held := b.depth().memoryBytes; held > opts.Memory {
+		t.Errorf("%d bytes in memory while the disk fails, the bound is %d", held, opts.Memory)
+	}
+	b.mu.Lock()
+	if b.diskDown == nil {
+		t.Error("the buffer does not know that its disk fails")
+	}
+	b.mu.Unlock()
+	fs.fault.Store(nil)
+	time.Sleep(2 * diskRest)
+	put(6000, 9000)
+	// With drop_oldest, what is on disk may have given way; what has come since is there in any case.
+	if n, want := b.depth().disk, map[WhenFull]int{DropOldest: 3000, DropNewest: 6000}[policy]; n < want {
+		t.Errorf("%d messages on disk after it works again, want %d at least", n, want)
+	}
+	b.stopPuts()
+	b.stopTakes()
+	if err := b.close(); err != nil {
+		t.Fatal(err)
+	}
+
+	b = open()
+	got := drainInOrder(t, b)
+	dropped := int(d.snapshot()[DropBufferFull])
+	if got+dropped != 9000 || d.snapshot()[DropShutdown] != 0 {
+		t.Errorf("%d delivered and %v dropped of 9,000", got, d.snapshot())
+	}
+	b.stopPuts()
+	b.stopTakes()
+	if err := b.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// With persist = "always" and a disk that fails, messages flow by memory; those that are still there when it works again are written.
+func TestBufferFlowsWhileTheDiskFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &faultyFS{FS: spool.OS()}
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistAlways, WhenFull: Block}, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+		go b.keep()
+		broken := syscall.EIO
+		fs.fault.Store(&broken)
+		put := func(i int) {
+			if err := b.put(&Message{Subject: "s", ID: "x", Data: fmt.Append(nil, i), Time: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		put(1)
+		if n := drainInOrder(t, b); n != 1 {
+			t.Errorf("%d messages delivered while the disk fails, want 1", n)
+		}
+		put(2)
+		fs.fault.Store(nil)
+		time.Sleep(2 * diskRest)
+		if d := b.depth(); d.disk != 1 || d.memory != 1 {
+			t.Errorf("%+v once the disk works again, want the waiting message in memory and on disk", d)
+		}
+		b.stopPuts()
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// drainInOrder takes all that is there and returns how many messages it was.
+func drainInOrder(t *testing.T, b *buffer) int {
+	t.Helper()
+	n, last := 0, ""
+	synctest.Wait()
+	for l := b.lanes[0]; l.queue.len() > 0; synctest.Wait() {
+		batch := b.take(l, Limits{Messages: 100, Bytes: 1 << 20})
+		out := make([]Outcome, len(batch))
+		for i, m := range batch {
+			if string(m.Data) <= last {
+				t.Fatalf("%s comes after %s", m.Data, last)
+			}
+			last = string(m.Data)
+			out[i].Status = Delivered
+		}
+		n += len(batch)
+		b.settle(l, out)
+	}
+	return n
+}
+
+// The disk is full by its own bound: drop_oldest gives up the oldest segments, exactly counted, and keeps the newest.
+func TestBufferDropsOldestSegments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{MaxBytes: 4 << 20, SegmentBytes: 256 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDrops(zerolog.Nop())
+		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 4 << 20, Persist: PersistOverflow, WhenFull: DropOldest}, disk, 1, OrderStrict, &counters{}, d, zerolog.Nop())
+		go b.keep()
+		const n = 20_000
+		inFlight := 0
+		for i := range n {
+			if err := b.put(&Message{Subject: "s", ID: "x", Data: fmt.Appendf(make([]byte, 1000), "%06d", i), Time: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			if i == 100 {
+				inFlight = len(b.take(b.lanes[0], Limits{Messages: 50, Bytes: 1 << 20}))
+			}
+		}
+		synctest.Wait()
+		out := make([]Outcome, inFlight)
+		for i := range out {
+			out[i].Status = Delivered
+		}
+		b.settle(b.lanes[0], out)
+		got := inFlight + drainInOrder(t, b)
+		if dropped := int(d.snapshot()[DropBufferFull]); got+dropped != n || dropped == 0 {
+			t.Errorf("%d delivered and %d counted as dropped of %d", got, dropped, n)
+		}
+		b.stopPuts()
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
