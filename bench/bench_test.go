@@ -25,8 +25,9 @@ func BenchmarkCoreToCore(b *testing.B) {
 			compare(b, size, 600_000, natsReceiver, []contender{
 				{"bare", bareLoop("core", "plain")},
 				{"bare+headers", bareLoop("core", "headers")},
-				{"relay", relayTo(natsSink, "subject", true)},
-				{"relay-nodedupe", relayTo(natsSink, "subject", false)},
+				{"relay", relayTo(natsSink(true), "subject", "")},
+				{"relay/dedupe=false", relayTo(natsSink(false), "subject", "")},
+				{"relay/always", relayTo(natsSink(true), "subject", "persist = \"always\"")},
 			})
 		})
 	}
@@ -37,7 +38,8 @@ func BenchmarkCoreToHTTP(b *testing.B) {
 		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
 			compare(b, size, 60_000, httpReceiver, []contender{
 				{"bare", bareLoop("http", "16")},
-				{"relay", relayTo(httpSink, "none", true)},
+				{"relay", relayTo(httpSink, "subject", "")},
+				{"relay/always", relayTo(httpSink, "subject", "persist = \"always\"")},
 			})
 		})
 	}

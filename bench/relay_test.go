@@ -8,41 +8,39 @@ import (
 	"testing"
 )
 
-const (
-	natsSink = `type = "nats"
-nats = "dst"
-mode = "core"
-dedupe = %[2]t`
-	httpSink = `type = "http"
-url = "%[1]s"`
-)
+// A sink writes the sink's part of a relay.toml that delivers to dst.
+type sink func(dst string) string
+
+func httpSink(dst string) string {
+	return fmt.Sprintf("[route.bench.sink]\ntype = \"http\"\nurl = %q\n", dst)
+}
+
+func natsSink(dedupe bool) sink {
+	return func(dst string) string {
+		return fmt.Sprintf("[nats.dst]\nurls = [%q]\n[route.bench.sink]\ntype = \"nats\"\nnats = \"dst\"\nmode = \"core\"\ndedupe = %t\n", dst, dedupe)
+	}
+}
 
 const relayConfig = `state_dir = %q
 instance = "bench"
 [nats.src]
-urls = [%q]
-[nats.dst]
 urls = [%q]
 [route.bench]
 [route.bench.source]
 type = "core"
 nats = "src"
 subjects = ["bench.>"]
+[route.bench.buffer]
+%s
 [route.bench.delivery]
 ordering = %q
-[route.bench.sink]
-%s
-`
+%s`
 
-// relayTo runs the real binary with one route.
-func relayTo(sink, ordering string, dedupe bool) mover {
+// relayTo runs the real binary with one route. buffer holds settings of its buffer.
+func relayTo(to sink, ordering, buffer string) mover {
 	return func(b *testing.B, src, dst string) *process {
 		dir := b.TempDir()
-		natsDst := dst
-		if sink == httpSink {
-			natsDst = src
-		}
-		conf := fmt.Sprintf(relayConfig, filepath.Join(dir, "state"), src, natsDst, ordering, fmt.Sprintf(sink+"%.0[2]s%.0[1]s", dst, dedupe))
+		conf := fmt.Sprintf(relayConfig, filepath.Join(dir, "state"), src, buffer, ordering, to(dst))
 		path := filepath.Join(dir, "relay.toml")
 		if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 			b.Fatal(err)

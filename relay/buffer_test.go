@@ -99,6 +99,9 @@ func (bm *bufferModel) deliver() {
 			bm.t.Fatalf("lane offers message %d of %q, want %d", got, line, want)
 		}
 		seen[line]++
+		if bm.opts.Persist == PersistAlways && m.record == 0 {
+			bm.t.Fatalf("message %d is offered before it is on disk", got)
+		}
 		if i < settleUpTo {
 			out[i].Status = Delivered
 			settled[line]++

@@ -66,7 +66,7 @@ func (b *buffer) startSpilling(why string) {
 func (b *buffer) unwritten() []*Message {
 	var all []*Message
 	add := func(m *Message) {
-		if m.record == 0 && !m.settled {
+		if m.record == 0 && !m.settled && !m.evicted {
 			all = append(all, m)
 		}
 	}
@@ -247,6 +247,7 @@ func (b *buffer) dropSegment() bool {
 	for _, l := range b.lanes {
 		for _, m := range l.batch {
 			if m.record >= dropped.First && m.record <= dropped.Last {
+				m.record, m.evicted = 0, true
 				n--
 			}
 		}
@@ -260,6 +261,19 @@ func (b *buffer) dropSegment() bool {
 	}
 	b.drops.add(DropBufferFull, n, nil)
 	return true
+}
+
+// evicted returns how many messages that the disk has given up were never delivered after all.
+func (b *buffer) evicted() int {
+	n := 0
+	for _, l := range b.lanes {
+		for _, m := range l.batch {
+			if m.evicted {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // canReplace reports whether replaceOldest may help: the file system is full, though perhaps not of what is ours.
@@ -367,6 +381,7 @@ func (b *buffer) store() error {
 	for b.writeSome() {
 	}
 	b.disk.Settle(b.settled)
+	b.drops.add(DropBufferFull, b.evicted(), nil)
 	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
 	return errors.Join(b.disk.Sync(), b.disk.Close())
 }

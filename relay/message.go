@@ -41,6 +41,7 @@ type Message struct {
 	queued  bool   // it is, or was, ready in memory
 	settled bool   // it is done
 	record  uint64 // its sequence number in the spool; 0: it is not on disk
+	evicted bool   // the disk has given it up while it was being delivered: its last chance
 }
 
 // messageOverhead is what one queued message costs besides its bytes: this struct, the
