@@ -242,4 +242,3 @@ func dropSegments(t *testing.T, confirmed bool) {
 		t.Errorf("%d delivered of %d, dropped: %v", delivered, n, d.snapshot())
 	}
 }
-

@@ -52,16 +52,20 @@ func (s *Spool) setAside(sg *segment, d Damage) string {
 	return path
 }
 
-// moveAside takes a whole segment of which nothing can be read out of the way.
-func (s *Spool) moveAside(sg *segment) string {
-	if s.readOnly || sg.size == 0 || !s.asideRoom(sg.size) {
-		return ""
+// moveAside takes a segment of which nothing can be read out of the way. Once damaged/ is full it is removed instead.
+func (s *Spool) moveAside(sg *segment) (string, error) {
+	if s.readOnly {
+		return "", nil
+	}
+	if !s.asideRoom(sg.size) {
+		return "", s.fs.Remove(sg.path)
 	}
 	path := filepath.Join(s.dir, asideName, sg.name())
-	if s.fs.Rename(sg.path, path) != nil {
-		return ""
+	if err := s.fs.Rename(sg.path, path); err != nil {
+		return "", err
 	}
-	return path
+	_ = s.fs.SyncDir(filepath.Dir(path))
+	return path, nil
 }
 
 // asideRoom reports whether n more bytes fit into the bound, and takes them.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"os"
+	"path/filepath"
 )
 
 // The cursor file remembers what is settled. It has four slots of 32 KiB; each holds the whole cursor at one time:
@@ -191,7 +192,7 @@ func (c *cursorFile) write(m *mark) error {
 	return nil
 }
 
-// create makes a new cursor file of one slot under another name and moves it over the old one.
+// create makes a new cursor file of one slot under another name, and moves it over the old one; all of it durable.
 func (c *cursorFile) create() error {
 	tmp := c.path + ".tmp"
 	_ = c.fs.Remove(tmp)
@@ -204,6 +205,9 @@ func (c *cursorFile) create() error {
 	}
 	if err == nil {
 		err = c.fs.Rename(tmp, c.path)
+	}
+	if err == nil {
+		err = c.fs.SyncDir(filepath.Dir(c.path))
 	}
 	if err != nil {
 		_ = f.Close()

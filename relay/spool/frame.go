@@ -210,7 +210,7 @@ func (sc *scanner) failed(err error) {
 		sc.bad = sc.off
 	}
 	sc.err = err
-	sc.off = min((sc.off+sc.step)&^4095, sc.end)
+	sc.off = min((sc.off+sc.step+4095)&^4095, sc.end)
 	sc.step *= 2
 }
 

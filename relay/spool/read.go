@@ -174,7 +174,12 @@ func (s *Spool) lostFile(sg *segment, err error) bool {
 		return false
 	}
 	r.tries = 0
-	s.change(func() bool { return s.lose(sg, 0, sg.count, Damage{Cause: cause, Bytes: sg.size, Err: err}) })
+	d := Damage{Cause: cause, Bytes: sg.size, Err: err}
+	if cause == Unreadable {
+		sg.broken = err
+		d.Aside, _ = s.moveAside(sg)
+	}
+	s.change(func() bool { return s.lose(sg, 0, sg.count, d) })
 	return true
 }
 

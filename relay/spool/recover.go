@@ -78,7 +78,6 @@ func (s *Spool) load() error {
 		return err
 	}
 	slices.Sort(names)
-	broken := map[*segment]error{}
 	for _, name := range names {
 		first, ok := parseName(name)
 		if !ok {
@@ -87,7 +86,7 @@ func (s *Spool) load() error {
 		sg := &segment{path: filepath.Join(s.dir, name), first: first, named: true}
 		switch err := s.openSegment(sg); {
 		case errors.Is(err, errNoHeader) || unreadable(err):
-			broken[sg] = err
+			sg.broken = err
 		case errors.Is(err, os.ErrNotExist):
 			continue
 		case err != nil:
@@ -101,32 +100,48 @@ func (s *Spool) load() error {
 	}
 	// From here on nothing is refused any more.
 	var losses []segmentLoss
+	var last uint64
 	for i, sg := range s.segs {
-		var next *segment
-		if i+1 < len(s.segs) {
-			next = s.segs[i+1]
+		var next *segment // a file without a header says nothing about others
+		for j := i + 1; j < len(s.segs) && next == nil; j++ {
+			if s.segs[j].broken == nil {
+				next = s.segs[j]
+			}
 		}
-		ls, err := s.measure(sg, next, &m, broken[sg])
+		ls, err := s.measure(sg, next, &m)
 		if err != nil {
 			return err
 		}
+		if sg.broken != nil && sg.first <= last {
+			sg.count = 0 // and nothing about the records of a sound one
+			for i := range ls {
+				ls[i].loss = loss{Damage: ls[i].Damage}
+			}
+		}
+		if sg.count > 0 {
+			last = sg.last()
+		}
 		losses = append(losses, ls...)
+		// Its records may be unknown, but its name has been used: should a loss of power bring back what is removed or cut
+		// below, no new record may have come to lie behind it in an older segment.
+		s.last = max(s.last, sg.first)
 	}
 	s.adopt(&m, forgotten, losses)
 	return nil
 }
 
-func (s *Spool) openSegment(sg *segment) error {
-	f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for try := 1; ; try++ {
-		if err = sg.open(f); !unreadable(err) || try == readTries {
-			return err
+func (s *Spool) openSegment(sg *segment) (err error) {
+	for range readTries {
+		var f File
+		if f, err = s.fs.OpenFile(sg.path, os.O_RDONLY); err == nil {
+			err = sg.open(f)
+			_ = f.Close()
+		}
+		if !unreadable(err) {
+			break
 		}
 	}
+	return err
 }
 
 // loadCursor reads the cursor, and decides whether it is this spool's. Another one's would pass messages for delivered.
@@ -159,13 +174,13 @@ type segmentLoss struct {
 }
 
 // measure finds out which records a segment holds, and which it should hold and does not.
-func (s *Spool) measure(sg, next *segment, m *mark, broken error) (losses []segmentLoss, err error) {
+func (s *Spool) measure(sg, next *segment, m *mark) (losses []segmentLoss, err error) {
 	most := uint64(1 << 31) // an abandoned segment ends where the next one begins
 	if next != nil {
 		most = min(most, next.first-sg.first)
 	}
 	switch {
-	case broken != nil:
+	case sg.broken != nil:
 		sg.end, sg.count, sg.sealed = 0, 0, false
 	case !sg.sealed:
 		if losses, err = s.rescan(sg, uint32(most)); err != nil {
@@ -176,8 +191,8 @@ func (s *Spool) measure(sg, next *segment, m *mark, broken error) (losses []segm
 	if !sg.sealed {
 		last, known := lastOf(sg, next, m)
 		h := hole{off: sg.end, bytes: sg.size - sg.end}
-		if unreadable(broken) {
-			h.err = broken
+		if unreadable(sg.broken) {
+			h.err = sg.broken
 		}
 		d := Damage{File: sg.name(), Offset: h.off, Bytes: h.bytes, Cause: h.cause(), Err: h.err}
 		if total := min(last-sg.first+1, most); last >= sg.first && total > found {
@@ -222,6 +237,7 @@ func (s *Spool) rescan(sg *segment, most uint32) (losses []segmentLoss, err erro
 	for {
 		fr, h, err := sc.scanOn()
 		if err == io.EOF || err == nil && fr.ordinal >= most {
+			sg.abandoned = h.err != nil // perhaps it can be read another day: leave it alone
 			return losses, nil
 		}
 		if err != nil {
@@ -241,8 +257,8 @@ func (s *Spool) adopt(m *mark, forgotten bool, losses []segmentLoss) {
 	for i := range losses {
 		l := &losses[i]
 		switch {
-		case l.Offset == 0:
-			l.Aside = s.moveAside(l.sg)
+		case l.sg.broken != nil || l.sg.count == 0:
+			l.Aside, _ = s.moveAside(l.sg)
 		case l.to > 0 || l.Cause != Torn || l.wholeFrame(s):
 			l.Aside = s.setAside(l.sg, l.Damage)
 		}
@@ -293,7 +309,7 @@ func (s *Spool) tidy() {
 	}
 	_ = s.unlink(dead)
 	for _, sg := range s.segs {
-		if !sg.sealed {
+		if !sg.sealed && !sg.abandoned {
 			_ = s.sealOld(sg)
 		}
 		if sg.last() > s.stored { // the process before this one has not fsynced it
@@ -302,8 +318,9 @@ func (s *Spool) tidy() {
 			s.written = 1
 		}
 	}
-	if s.cursor.f != nil {
-		_ = s.cursor.f.Sync() // its newest slot may have been written just before a kill -9
+	// The cursor's newest slot may have been written just before a kill -9.
+	if s.cursor.f != nil && s.cursor.f.Sync() != nil {
+		s.cursor.giveUp()
 	}
 	_ = s.fs.SyncDir(s.dir) // and files removed that a newer cursor will no longer speak of
 }

@@ -171,9 +171,6 @@ func (s *Spool) Insert(recs []Record) error {
 	s.mu.Lock()
 	err = s.cursorErr
 	s.mu.Unlock()
-	if err == nil {
-		err = s.fs.SyncDir(s.dir)
-	}
 	if err != nil {
 		s.mu.Lock()
 		for _, sg := range b.segs {

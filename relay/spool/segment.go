@@ -68,6 +68,7 @@ type segment struct {
 	safeEnd   int64  // where these end
 	named     bool   // its name is durable
 	unlinked  bool   // its file has been removed
+	broken    error  // nothing in it can be read: its file is moved aside, not removed
 	abandoned bool   // a write or an fsync failed: never written or fsynced again
 }
 

@@ -69,7 +69,12 @@ func (s *Spool) reap() (dead []*segment) {
 func (s *Spool) unlink(dead []*segment) error {
 	var errs []error
 	for _, sg := range dead {
-		err := s.fs.Remove(sg.path)
+		var err error
+		if sg.broken != nil {
+			_, err = s.moveAside(sg)
+		} else {
+			err = s.fs.Remove(sg.path)
+		}
 		s.mu.Lock()
 		s.dirty = without(s.dirty, sg)
 		f := sg.f
@@ -107,12 +112,10 @@ func (s *Spool) writeCursor() {
 	s.mu.Lock()
 	m := s.mark()
 	s.mu.Unlock()
-	fresh := s.cursor.f == nil
 	err := s.cursor.write(&m)
 	s.mu.Lock()
 	s.cursorErr = err
 	s.cursorDirty = s.cursorDirty || err != nil
-	s.newNames = s.newNames || fresh
 	s.mu.Unlock()
 }
 

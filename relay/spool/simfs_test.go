@@ -28,9 +28,10 @@ type simFS struct {
 	calls int
 
 	// before each call; an error is returned to the caller, and the call is not made. For a write, n > 0 lets n bytes through.
-	fail    func(call int, op, name string) (n int, err error)
-	crashAt int // the call during which the machine dies; 0: none
-	rng     *rand.Rand
+	fail      func(call int, op, name string) (n int, err error)
+	badSector int64 // of every file larger than that: 4 KiB that cannot be read
+	crashAt   int   // the call during which the machine dies; 0: none
+	rng       *rand.Rand
 }
 
 var errCrash = errors.New("simulated crash")
@@ -234,6 +235,13 @@ func (f *simFile) ReadAt(b []byte, off int64) (int, error) {
 	}
 	if off >= int64(len(f.node.data)) {
 		return 0, io.EOF
+	}
+	if bad := f.fs.badSector; bad > 0 && off < bad+4096 && off+int64(len(b)) > bad {
+		n := 0
+		if off < bad {
+			n = copy(b, f.node.data[off:min(bad, int64(len(f.node.data)))])
+		}
+		return n, &fs.PathError{Op: "read", Path: f.name, Err: syscall.EIO}
 	}
 	n := copy(b, f.node.data[off:])
 	if n < len(b) {
