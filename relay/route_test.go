@@ -342,7 +342,9 @@ func TestRouteMaxAge(t *testing.T) {
 		publish(t, accept, 100, 4)
 		time.Sleep(2 * time.Minute)
 		publish(t, accept, 50, 4)
+		sink.mu.Lock()
 		down = false
+		sink.mu.Unlock()
 		time.Sleep(10 * time.Second)
 		stop()
 		if s := route.Stats(); s.Delivered != 50 || s.Dropped[DropMaxAge] != 100 {

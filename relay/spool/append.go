@@ -78,7 +78,7 @@ func (s *Spool) admit(recs []Record) error {
 func (s *Spool) appendChunk(recs []Record) (int, error) {
 	w := &s.writer
 	sg := s.active // only written with appending held
-	if sg != nil && (recs[0].Seq != sg.last()+1 || sg.end >= s.o.SegmentBytes) {
+	if sg != nil && (recs[0].Seq != sg.last()+1 || s.isFull(sg)) {
 		s.seal()
 		sg = nil
 	}
@@ -132,6 +132,8 @@ func (s *Spool) appendChunk(recs []Record) (int, error) {
 	s.written++
 	return n, nil
 }
+
+func (s *Spool) isFull(sg *segment) bool { return sg.end >= s.o.SegmentBytes || sg.count >= maxCount }
 
 // left is what MaxBytes allows to be written, a footer aside.
 func (s *Spool) left() int64 {

@@ -24,6 +24,7 @@ import (
 const (
 	frameHeader = 24
 	maxBody     = 1<<28 - 1
+	maxCount    = 1 << 24 // a segment is sealed once it has so many records, in compressed runs of empty ones too
 
 	kindRecord = 1 // the body is the record's data
 	kindS2     = 2 // runs: the body is count uint32, size uint32, and the compressed run of that size
@@ -81,7 +82,7 @@ func parseFrame(b []byte, salt uint32) (fr frame, need int, ok bool) {
 		}
 		fr.count = le.Uint32(fr.body)
 	}
-	return fr, need, fr.count > 0 && fr.count <= maxBody && fr.ordinal <= 1<<31
+	return fr, need, fr.count > 0 && fr.count <= runBytes/recordHeader && fr.ordinal <= maxCount
 }
 
 const scanBuffer = 256 << 10

@@ -175,7 +175,7 @@ type segmentLoss struct {
 
 // measure finds out which records a segment holds, and which it should hold and does not.
 func (s *Spool) measure(sg, next *segment, m *mark) (losses []segmentLoss, err error) {
-	most := uint64(1 << 31) // an abandoned segment ends where the next one begins
+	most := uint64(2 * maxCount) // an abandoned segment ends where the next one begins
 	if next != nil {
 		most = min(most, next.first-sg.first)
 	}

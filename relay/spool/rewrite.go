@@ -293,7 +293,7 @@ func (b *builder) add(recs []Record) error {
 			sg = b.segs[n-1]
 		}
 		w.buf = w.buf[:0]
-		if sg == nil || sg.last()+1 != recs[0].Seq || sg.end >= b.s.o.SegmentBytes {
+		if sg == nil || sg.last()+1 != recs[0].Seq || b.s.isFull(sg) {
 			if sg != nil {
 				if err := b.finish(sg); err != nil {
 					return err

@@ -264,7 +264,7 @@ func (sg *segment) parseFooter(b []byte) (bool, error) {
 		return false, err
 	}
 	last, end := le.Uint64(b[24:]), int64(le.Uint64(b[32:]))
-	if le.Uint64(b[16:]) != sg.first || last < sg.first || last-sg.first >= 1<<31 || end != sg.size-footerSize {
+	if le.Uint64(b[16:]) != sg.first || last < sg.first || last-sg.first >= 2*maxCount || end != sg.size-footerSize {
 		return false, nil
 	}
 	sg.salt = le.Uint32(b[12:])

@@ -9,7 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -223,39 +226,59 @@ func TestLargeRecords(t *testing.T) {
 	}
 }
 
+// gateFS lets an fsync pass only when the gate opens.
+type gateFS struct {
+	*simFS
+	gate  chan struct{}
+	syncs atomic.Int32
+}
+
+type gateFile struct {
+	File
+	fs *gateFS
+}
+
+func (g *gateFS) OpenFile(name string, flag int) (File, error) {
+	f, err := g.simFS.OpenFile(name, flag)
+	return gateFile{f, g}, err
+}
+
+func (f gateFile) Sync() error {
+	f.fs.syncs.Add(1)
+	<-f.fs.gate
+	return f.File.Sync()
+}
+
+// TestGroupCommit: those who call Sync while an fsync is under way share the next one.
 func TestGroupCommit(t *testing.T) {
-	dir := t.TempDir()
-	fs := newSimFS(dir)
-	syncs := 0
-	fs.fail = func(_ int, op, _ string) (int, error) {
-		if op == "sync" {
-			syncs++
-		}
-		return 0, nil
-	}
-	s := mustOpen(t, dir, Options{FS: fs, Sync: SyncNever})
+	g := &gateFS{simFS: newSimFS(crashDir), gate: make(chan struct{})}
+	s := mustOpen(t, crashDir, Options{FS: g, Sync: SyncNever})
 	var mu sync.Mutex
 	var last uint64
-	var wg sync.WaitGroup
-	for range 16 {
+	var appended, wg sync.WaitGroup
+	const writers = 50
+	appended.Add(writers)
+	for range writers {
 		wg.Go(func() {
-			for range 50 {
-				mu.Lock()
-				last++
-				_, err := s.Append([]Record{rec(last)})
-				mu.Unlock()
-				if err := errors.Join(err, s.Sync()); err != nil {
-					t.Error(err)
-				}
+			mu.Lock()
+			last++
+			_, err := s.Append([]Record{rec(last)})
+			mu.Unlock()
+			appended.Done()
+			if err := errors.Join(err, s.Sync()); err != nil {
+				t.Error(err)
 			}
 		})
 	}
+	appended.Wait()
+	close(g.gate)
 	wg.Wait()
-	wantRecords(t, readAll(t, s, 0), recRange(1, 800))
-	g := fs.crashed(fs.rng)
-	s2 := mustOpen(t, dir, Options{FS: g})
-	wantRecords(t, readAll(t, s2, 0), recRange(1, 800))
-	t.Logf("%d fsyncs for 800 records", syncs)
+	// At most one that began before the last append, one after it, and one of the new cursor file.
+	if n := g.syncs.Load(); n > 3 {
+		t.Errorf("%d fsyncs for %d writers", n, writers)
+	}
+	s2 := mustOpen(t, crashDir, Options{FS: g.crashed(g.rng)})
+	wantRecords(t, readAll(t, s2, 0), recRange(1, writers))
 }
 
 func TestVersion(t *testing.T) {
@@ -323,4 +346,72 @@ func asVersion(b []byte, v uint32) {
 		le.PutUint32(b[8:], v)
 		le.PutUint32(b[12:], slotSum(b[:le.Uint32(b[16:])]))
 	}
+}
+
+// TestConcurrent runs all methods at once, over a disk on which an fsync or a write fails now and then, and checks that every
+// record comes out once and in order.
+func TestConcurrent(t *testing.T) {
+	fs := newSimFS(crashDir)
+	failures := 0
+	fs.fail = func(call int, op, _ string) (int, error) {
+		if (op == "sync" || op == "write" || op == "syncdir") && fs.rng.IntN(50) == 0 {
+			failures++
+			return 0, syscall.EIO
+		}
+		return 0, nil
+	}
+	s := mustOpen(t, crashDir, Options{FS: fs, SegmentBytes: 20_000, SyncInterval: time.Millisecond,
+		OnDamage: func(d Damage) { t.Errorf("%v", d) }})
+	const total = 20_000
+	settle := make(chan []uint64, 100)
+	stop := make(chan struct{})
+	var wg, others sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for seqs := range settle {
+				s.Settle(seqs)
+			}
+		})
+	}
+	others.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = s.Sync()
+				_ = s.Stats()
+			}
+		}
+	})
+	var last, from uint64 = 0, 1
+	for from <= total {
+		if last < total {
+			n, err := s.Append(recRange(last+1, min(last+50, total)))
+			if last += uint64(n); err != nil && !errors.Is(err, syscall.EIO) {
+				t.Fatal(err)
+			}
+		}
+		recs, err := s.Read(from, 2000, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range recs {
+			if r.Seq != from || !equal(r, rec(from)) {
+				t.Fatalf("%d: %+v", from, r)
+			}
+			from++
+		}
+		if len(recs) > 0 {
+			settle <- seqs(recs)
+		}
+	}
+	close(settle)
+	wg.Wait()
+	close(stop)
+	others.Wait()
+	if st := s.Stats(); st.Records != 0 {
+		t.Errorf("%+v", st)
+	}
+	t.Logf("%d failures of the disk", failures)
 }
