@@ -56,40 +56,44 @@ func finishFrame(f []byte, salt uint32, kind uint8, ordinal uint32, time int64) 
 	le.PutUint32(f, crc32.Checksum(f[4:], castagnoli))
 }
 
-// parseFrame looks for a frame at the start of b. ok: it is there, whole and sound. Otherwise need > len(b) says that
-// more bytes would tell, and 0 that there is no frame here.
-func parseFrame(b []byte, salt uint32) (fr frame, need int, ok bool) {
+// parse looks for a frame at the start of b. ok: it is there, whole and sound. Otherwise need > len(b) says that more bytes
+// would tell, and 0 that there is no frame here.
+func (fr *frame) parse(b []byte, salt uint32) (need int, ok bool) {
 	if len(b) < frameHeader {
-		return frame{}, frameHeader, false
+		return frameHeader, false
 	}
 	le := binary.LittleEndian
 	length := le.Uint32(b[8:])
-	fr = frame{kind: uint8(length >> 28), ordinal: le.Uint32(b[12:]), count: 1, time: int64(le.Uint64(b[16:]))}
 	need = frameHeader + int(length&maxBody)
+	fr.kind = uint8(length >> 28)
 	if le.Uint32(b[4:]) != salt || fr.kind < kindRecord || fr.kind > kindZstd {
-		return frame{}, 0, false
+		return 0, false
 	}
 	if len(b) < need {
-		return frame{}, need, false
+		return need, false
 	}
 	if crc32.Checksum(b[4:need], castagnoli) != le.Uint32(b) {
-		return frame{}, 0, false
+		return 0, false
 	}
+	fr.ordinal, fr.count, fr.time = le.Uint32(b[12:]), 1, int64(le.Uint64(b[16:]))
 	fr.body = b[frameHeader:need:need]
 	if fr.kind != kindRecord {
 		if len(fr.body) < runHeader {
-			return frame{}, 0, false
+			return 0, false
 		}
 		fr.count = le.Uint32(fr.body)
 	}
-	return fr, need, fr.count > 0 && fr.count <= runBytes/recordHeader && fr.ordinal <= maxCount
+	return need, fr.count > 0 && fr.count <= runBytes/recordHeader && fr.ordinal <= maxCount
 }
 
-const scanBuffer = 256 << 10
+const scanBuffer = 64 << 10
 
 // A scanner walks the frames of one segment, and over what is damaged between them, in constant memory (but for a frame
 // that is larger than its buffer).
 type scanner struct {
+	fr  frame // the last one found
+	gap hole  // before it
+
 	f    io.ReaderAt
 	salt uint32
 	next uint32 // ordinal that the next frame should have
@@ -97,6 +101,7 @@ type scanner struct {
 	off  int64  // of the first byte in win
 	buf  []byte // length 0
 	win  []byte // what was read and not yet used: in buf
+	keep bool   // read into new memory each time, so that the bodies of frames stay valid
 	bad  int64  // where the present hole began; < 0: none
 
 	tries int   // failed reads in a row
@@ -115,37 +120,44 @@ type hole struct {
 	err        error  // the disk's, if it did not give the bytes back
 }
 
-// scan returns the next sound frame, and the hole before it. At the end the error is io.EOF, and the hole is what followed
-// the last frame. Any other error is the disk's: tell it failed, and call scan again.
-func (sc *scanner) scan() (frame, hole, error) {
+// scan goes on to the next sound frame, and leaves it in fr, and the hole before it in gap. At the end the error is io.EOF, and
+// the hole is what followed the last frame. Any other error is the disk's: tell it failed, and call scan again.
+func (sc *scanner) scan() error {
 	for {
-		ok, err := sc.fill(frameHeader)
-		if err != nil {
-			return frame{}, hole{}, err
-		}
-		if !ok {
-			sc.lost(len(sc.win))
-			return frame{}, sc.hole(sc.next), io.EOF
-		}
-		fr, need, ok := parseFrame(sc.win, sc.salt)
+		need, ok := sc.fr.parse(sc.win, sc.salt)
 		if need > len(sc.win) {
-			if ok, err = sc.fill(need); err != nil {
-				return frame{}, hole{}, err
+			filled, err := sc.fill(need)
+			if err != nil {
+				return err
 			}
-			if ok {
-				fr, need, ok = parseFrame(sc.win, sc.salt)
+			if filled {
+				continue
+			}
+			if need == frameHeader {
+				sc.lost(len(sc.win))
+				sc.found()
+				return io.EOF
 			}
 		}
-		if ok && fr.ordinal >= sc.next {
-			fr.off = sc.off
-			h := sc.hole(sc.next)
-			sc.next = fr.ordinal + fr.count
+		if ok && sc.fr.ordinal >= sc.next {
+			sc.found()
+			sc.next = sc.fr.ordinal + sc.fr.count
 			sc.use(need)
 			sc.tries, sc.step = 0, 4096
-			return fr, h, nil
+			return nil
 		}
 		sc.lost(sc.search())
 	}
+}
+
+// found ends a hole, if there is one, where the scanner is now.
+func (sc *scanner) found() {
+	sc.fr.off = sc.off
+	sc.gap = hole{off: sc.off, from: sc.next, err: sc.err}
+	if sc.bad >= 0 {
+		sc.gap.off, sc.gap.bytes = sc.bad, sc.off-sc.bad
+	}
+	sc.bad, sc.err = -1, nil
 }
 
 // search returns how many bytes to pass over to get to the next place where a frame may begin.
@@ -167,7 +179,7 @@ func (sc *scanner) fill(n int) (bool, error) {
 		return false, nil
 	}
 	size := max(n, int(min(scanBuffer, sc.end-sc.off)))
-	if cap(sc.buf) < size || cap(sc.buf) > 4*scanBuffer && size <= scanBuffer {
+	if sc.keep || cap(sc.buf) < size || cap(sc.buf) > 4*scanBuffer && size <= scanBuffer {
 		sc.buf = make([]byte, 0, size)
 	}
 	sc.win = append(sc.buf, sc.win...)
@@ -216,23 +228,14 @@ func (sc *scanner) failed(err error) {
 }
 
 // scanOn is scan for a caller with nobody to return the disk's errors to: it tries again, and then goes on behind.
-func (sc *scanner) scanOn() (frame, hole, error) {
+func (sc *scanner) scanOn() error {
 	for {
-		fr, h, err := sc.scan()
+		err := sc.scan()
 		if err == nil || err == io.EOF || !unreadable(err) {
-			return fr, h, err
+			return err
 		}
 		sc.failed(err)
 	}
-}
-
-func (sc *scanner) hole(from uint32) hole {
-	h := hole{off: sc.off, from: from, err: sc.err}
-	if sc.bad >= 0 {
-		h.off, h.bytes = sc.bad, sc.off-sc.bad
-	}
-	sc.bad, sc.err = -1, nil
-	return h
 }
 
 func (h hole) cause() Cause {

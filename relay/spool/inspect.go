@@ -147,7 +147,8 @@ func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged 
 	defer f.Close()
 	sc := newScanner(f, sg.salt, framesStart, sg.end)
 	for shown := int64(0); ; {
-		fr, h, err := sc.scanOn()
+		err := sc.scanOn()
+		fr, h := &sc.fr, &sc.gap
 		if err != nil && err != io.EOF {
 			return damaged, err
 		}
@@ -161,7 +162,7 @@ func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged 
 		if err == io.EOF {
 			return damaged, nil
 		}
-		if _, err := s.reader.codec.decode(nil, &fr, 1); err != nil {
+		if _, err := s.reader.codec.decode(nil, fr, 1); err != nil {
 			report(fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
 		}
 		if sc.off-shown >= batchBytes {

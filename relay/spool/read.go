@@ -7,10 +7,7 @@ import (
 	"os"
 )
 
-const (
-	arenaBytes = 64 << 10 // records read together share their memory in pieces of this size
-	batchBytes = 256 << 10
-)
+const batchBytes = 256 << 10 // decoded ahead of what is asked for
 
 // reader is where Read stands. Guarded by Spool.reading.
 type reader struct {
@@ -21,9 +18,7 @@ type reader struct {
 	pending []Record // decoded and not yet handed out
 	next    uint64   // all records below were handed out, or skipped
 	inserts int      // Spool.inserts when pending was filled
-	buf     []byte   // the scanner's, from one segment to the next
-	arena   []byte
-	tries   int // failed attempts to open the file
+	tries   int      // failed attempts to open the file
 }
 
 // Read appends to dst the next unsettled records with sequence numbers of at least from, in order, as long as their Data
@@ -154,7 +149,7 @@ func (s *Spool) openReader(sg *segment) error {
 	}
 	r.sg, r.f, r.tries = sg, f, 0
 	r.sc = newScanner(f, sg.salt, framesStart, 0)
-	r.sc.buf = r.buf
+	r.sc.keep = true
 	return nil
 }
 
@@ -188,7 +183,8 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 	r := &s.reader
 	size := 0
 	for size < batchBytes && r.sc.next < count {
-		fr, h, err := r.sc.scan()
+		err := r.sc.scan()
+		fr, h := &r.sc.fr, &r.sc.gap
 		if err != nil && err != io.EOF {
 			if unreadable(err) {
 				r.sc.failed(err)
@@ -207,29 +203,11 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 			continue
 		}
 		size += len(fr.body)
-		mark := len(r.pending)
-		if r.pending, err = r.codec.decode(r.pending, &fr, sg.first+uint64(fr.ordinal)); err != nil {
+		if r.pending, err = r.codec.decode(r.pending, fr, sg.first+uint64(fr.ordinal)); err != nil {
 			s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
-			continue
-		}
-		if fr.kind == kindRecord {
-			r.pending[mark].Data = r.keep(fr.body)
 		}
 	}
 	return len(r.pending) > 0, nil
-}
-
-// keep copies data to memory that the caller of Read will own.
-func (r *reader) keep(data []byte) []byte {
-	if len(data) > arenaBytes/4 {
-		return append(make([]byte, 0, len(data)), data...)
-	}
-	if cap(r.arena)-len(r.arena) < len(data) {
-		r.arena = make([]byte, 0, arenaBytes)
-	}
-	n := len(r.arena)
-	r.arena = append(r.arena, data...)
-	return r.arena[n:len(r.arena):len(r.arena)]
 }
 
 // damaged sets the bytes aside and gives the records up, unless all of them are settled.
@@ -250,9 +228,6 @@ func (s *Spool) damaged(sg *segment, from, to uint32, d Damage) {
 func (r *reader) close() {
 	if r.f != nil {
 		_ = r.f.Close()
-	}
-	if r.sc != nil {
-		r.buf = r.sc.buf
 	}
 	r.f, r.sg, r.sc = nil, nil, nil
 }

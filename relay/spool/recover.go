@@ -179,6 +179,9 @@ func (s *Spool) measure(sg, next *segment, m *mark) (losses []segmentLoss, err e
 	if next != nil {
 		most = min(most, next.first-sg.first)
 	}
+	if uint64(sg.count) > most { // sealed, then abandoned; and its end could not be cut off
+		sg.sealed = false
+	}
 	switch {
 	case sg.broken != nil:
 		sg.end, sg.count, sg.sealed = 0, 0, false
@@ -235,7 +238,8 @@ func (s *Spool) rescan(sg *segment, most uint32) (losses []segmentLoss, err erro
 	sc := newScanner(f, sg.salt, framesStart, sg.size)
 	sg.end, sg.count = min(framesStart, sg.size), 0
 	for {
-		fr, h, err := sc.scanOn()
+		err := sc.scanOn()
+		fr, h := &sc.fr, &sc.gap
 		if err == io.EOF || err == nil && fr.ordinal >= most {
 			sg.abandoned = h.err != nil // perhaps it can be read another day: leave it alone
 			return losses, nil
@@ -353,6 +357,6 @@ func (l *segmentLoss) wholeFrame(s *Spool) bool {
 	if err != nil || len(b) < frameHeader {
 		return false
 	}
-	_, need, _ := parseFrame(b, l.sg.salt)
+	need, _ := new(frame).parse(b, l.sg.salt)
 	return need > len(b) && int64(need) <= l.Bytes
 }

@@ -120,6 +120,9 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 	if from == 0 && !replaced {
 		_ = s.fs.Remove(sg.path)
 	}
+	if from > 0 && f == nil {
+		f, _ = s.fs.OpenFile(sg.path, os.O_RDWR)
+	}
 	if f != nil {
 		if from > 0 && f.Truncate(off) == nil {
 			s.mu.Lock()
@@ -247,11 +250,12 @@ func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err 
 		defer f.Close()
 	}
 	sc := newScanner(f, sg.salt, off, sg.end)
-	sc.next = from
+	sc.next, sc.keep = from, true
 	var batch []Record
 	var size int
 	for {
-		fr, h, err := sc.scanOn()
+		err := sc.scanOn()
+		fr, h := &sc.fr, &sc.gap
 		if err != nil && err != io.EOF {
 			return nil, err
 		}
@@ -266,13 +270,11 @@ func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err 
 			break
 		}
 		mark := len(batch)
-		if batch, err = b.s.writer.codec.decode(batch, &fr, sg.first+uint64(fr.ordinal)); err != nil {
+		if batch, err = b.s.writer.codec.decode(batch, fr, sg.first+uint64(fr.ordinal)); err != nil {
 			losses = append(losses, loss{fr.ordinal, fr.ordinal + fr.count, Damage{Cause: b.cause, Offset: fr.off, Bytes: fr.size()}})
 		}
 		for i := range batch[mark:] {
-			r := &batch[mark+i]
-			r.Data = slices.Clone(r.Data)
-			size += len(r.Data)
+			size += len(batch[mark+i].Data)
 		}
 		if size >= chunkBytes {
 			if err := b.add(batch); err != nil {

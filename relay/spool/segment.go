@@ -229,9 +229,9 @@ func (sg *segment) open(f File) error {
 	}
 	if len(head) == framesStart+frameHeader { // the first frame knows the salt too
 		sg.salt = binary.LittleEndian.Uint32(head[framesStart+4:])
-		fr, _, err := newScanner(f, sg.salt, framesStart, size).scan()
-		if err == nil && fr.off == framesStart {
-			sg.firstTime = fr.time
+		sc := newScanner(f, sg.salt, framesStart, size)
+		if sc.scan() == nil && sc.fr.off == framesStart {
+			sg.firstTime = sc.fr.time
 			return nil
 		}
 	}
