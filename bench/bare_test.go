@@ -3,11 +3,10 @@ package bench
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -60,28 +59,44 @@ func bareCore(headers bool, src, dst string) error {
 	})
 }
 
-// bareHTTP posts what it receives from as many goroutines as lanes says.
-func bareHTTP(lanes, src, url string) error {
-	n, err := strconv.Atoi(lanes)
-	if err != nil {
+// bareHTTP posts what it receives. shape is "LANESxBATCH": how many goroutines post, and how many messages, with newlines between them, at most.
+func bareHTTP(shape, src, url string) error {
+	var lanes, batch int
+	if _, err := fmt.Sscanf(shape, "%dx%d", &lanes, &batch); err != nil {
 		return err
 	}
 	work := make(chan *nats.Msg, 2*ahead)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: n}}
-	for range n {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: lanes}}
+	for range lanes {
 		go func() {
 			for m := range work {
-				res, err := client.Post(url, "application/octet-stream", bytes.NewReader(m.Data))
-				if err != nil {
+				body := m.Data
+				if batch > 1 {
+					body = joinMore(m, work, batch-1)
+				}
+				res, err := client.Post(url, "application/octet-stream", bytes.NewReader(body))
+				if err := finish(res, err); err != nil {
 					fmt.Fprintln(os.Stderr, "bare loop:", err)
 					os.Exit(1)
 				}
-				io.Copy(io.Discard, res.Body)
-				res.Body.Close()
 			}
 		}()
 	}
 	return subscribe(src, func(m *nats.Msg) { work <- m })
+}
+
+// joinMore appends to the payload of m those of up to n more messages that are there.
+func joinMore(m *nats.Msg, work <-chan *nats.Msg, n int) []byte {
+	body := slices.Clone(m.Data)
+	for range n {
+		select {
+		case m := <-work:
+			body = append(append(body, '\n'), m.Data...)
+		default:
+			return body
+		}
+	}
+	return body
 }
 
 func subscribe(src string, handle nats.MsgHandler) error {

@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -25,23 +27,34 @@ func BenchmarkCoreToCore(b *testing.B) {
 			compare(b, size, 600_000, natsReceiver, []contender{
 				{"bare", bareLoop("core", "plain")},
 				{"bare+headers", bareLoop("core", "headers")},
-				{"relay", relayTo(natsSink(true), "subject", "")},
-				{"relay/dedupe=false", relayTo(natsSink(false), "subject", "")},
-				{"relay/always", relayTo(natsSink(true), "subject", "persist = \"always\"")},
+				{"relay", relayTo(natsSink(true), settings{ordering: "subject", inFlight: 16})},
+				{"relay/dedupe=false", relayTo(natsSink(false), settings{ordering: "subject", inFlight: 16})},
+				{"relay/always", relayTo(natsSink(true), settings{ordering: "subject", inFlight: 16, buffer: persistAlways})},
 			})
 		})
 	}
 }
 
 func BenchmarkCoreToHTTP(b *testing.B) {
-	for _, size := range []int{128, 1024} {
-		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
-			compare(b, size, 60_000, httpReceiver, []contender{
-				{"bare", bareLoop("http", "16")},
-				{"relay", relayTo(httpSink, "subject", "")},
-				{"relay/always", relayTo(httpSink, "subject", "persist = \"always\"")},
+	for _, bc := range []struct {
+		name, bare string
+		sink       sink
+		inFlight   int
+		messages   int
+	}{
+		{"raw16", "16x1", httpSink, 16, 60_000},
+		{"raw64", "64x1", httpSink, 64, 60_000},
+		{"lines500", "16x500", httpLines, 16, 600_000},
+	} {
+		for _, size := range []int{128, 1024} {
+			b.Run(fmt.Sprintf("%s/%dB", bc.name, size), func(b *testing.B) {
+				compare(b, size, bc.messages, httpReceiver, []contender{
+					{"bare", bareLoop("http", bc.bare)},
+					{"relay", relayTo(bc.sink, settings{ordering: "none", inFlight: bc.inFlight})},
+					{"relay/always", relayTo(bc.sink, settings{ordering: "none", inFlight: bc.inFlight, buffer: persistAlways})},
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -138,7 +151,12 @@ func httpReceiver(b *testing.B, count *atomic.Int64) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { count.Add(1) })}
+	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			count.Add(1 + int64(bytes.Count(body, []byte("\n")))) // payloads have no newlines
+		}
+	})}
 	go srv.Serve(l) // ends with Close
 	b.Cleanup(func() { srv.Close() })
 	return "http://" + l.Addr().String() + "/in"
@@ -147,6 +165,10 @@ func httpReceiver(b *testing.B, count *atomic.Int64) string {
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == bareArg {
 		bareMain(os.Args[2:])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == receiverArg {
+		receiverMain()
 		return
 	}
 	os.Exit(m.Run())

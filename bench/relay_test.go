@@ -21,6 +21,19 @@ func natsSink(dedupe bool) sink {
 	}
 }
 
+func httpLines(dst string) string {
+	return httpSink(dst) + "format = \"lines\"\nbatch = { messages = 500, wait = \"0s\" }\n"
+}
+
+// settings of the relay's route.
+type settings struct {
+	ordering string
+	inFlight int
+	buffer   string // lines of [route.bench.buffer]
+}
+
+const persistAlways = `persist = "always"`
+
 const relayConfig = `state_dir = %q
 instance = "bench"
 [nats.src]
@@ -34,13 +47,14 @@ subjects = ["bench.>"]
 %s
 [route.bench.delivery]
 ordering = %q
+in_flight = %d
 %s`
 
-// relayTo runs the real binary with one route. buffer holds settings of its buffer.
-func relayTo(to sink, ordering, buffer string) mover {
+// relayTo runs the real binary with one route.
+func relayTo(to sink, s settings) mover {
 	return func(b *testing.B, src, dst string) *process {
 		dir := b.TempDir()
-		conf := fmt.Sprintf(relayConfig, filepath.Join(dir, "state"), src, buffer, ordering, to(dst))
+		conf := fmt.Sprintf(relayConfig, filepath.Join(dir, "state"), src, s.buffer, s.ordering, s.inFlight, to(dst))
 		path := filepath.Join(dir, "relay.toml")
 		if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 			b.Fatal(err)

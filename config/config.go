@@ -58,12 +58,16 @@ type Backoff struct {
 
 // Route is a [route.NAME] table: one source and one sink.
 type Route struct {
-	Name     string
-	Enabled  bool
-	Source   Source
-	Buffer   Buffer
-	Delivery Delivery
-	Sink     Sink
+	Name      string
+	Enabled   bool
+	Source    Source
+	Filter    Filter
+	Transform Transform
+	Buffer    Buffer
+	Delivery  Delivery
+	Sink      Sink
+
+	DeadLetter DeadLetter
 }
 
 // Source is a [route.NAME.source] table. Exactly one of the pointers is set, as Type says.
@@ -77,6 +81,7 @@ type CoreSource struct {
 	NATS     string // key of Config.NATS
 	Subjects []string
 	Queue    string // "" = plain subscription
+	Reply    bool   // answer requests with the response of the http sink
 }
 
 // Buffer is a [route.NAME.buffer] table.
@@ -98,6 +103,18 @@ type Delivery struct {
 	Ordering string // strict | subject | none
 	InFlight int
 	Retry    Backoff
+
+	MaxAttempts int // 0 = for ever
+	RateLimit   int // messages a second; 0 = off
+}
+
+// DeadLetter is a [route.NAME.dead_letter] table.
+type DeadLetter struct {
+	To      string // disk | nats | drop
+	Max     int64  // of the folder on disk
+	NATS    string // key of Config.NATS, for nats
+	Subject string // for nats
+	Given   bool   // the file has the table: messages that are too old are dead letters then, too
 }
 
 // Sink is a [route.NAME.sink] table. Exactly one of the pointers is set, as Type says.
@@ -109,19 +126,54 @@ type Sink struct {
 
 // HTTPSink is a sink of type http.
 type HTTPSink struct {
-	URL      string `json:"-" toml:"-"` // may hold a credential; what is shown is Endpoint
-	Endpoint string // the URL for logs and the status API: as the file has it, so with each ${…} unexpanded, without its query
-	Method   string
-	Format   string // raw
-	Timeout  time.Duration
-	Headers  map[string]Secret // names in canonical form; a value may be a credential
-	TLS      *HTTPTLS          // nil: the system's roots
+	URL            string `json:"-" toml:"-"` // may hold a credential; what is shown is Endpoint. May be a template: see ParseURLTemplate
+	Endpoint       string // the URL for logs and the status API: as the file has it, so with each ${…} unexpanded, without its query
+	Method         string
+	Format         string // raw | lines | json | envelope | cloudevents | cloudevents_batch
+	Batch          Batch  // zero for the formats of one message a request: raw, cloudevents
+	Compression    string // none | gzip | zstd
+	Timeout        time.Duration
+	Headers        map[string]Secret // names in canonical form; a value may be a credential
+	BearerToken    Secret
+	Basic          *HTTPBasic  // nil: none
+	OAuth2         *HTTPOAuth2 // nil: none
+	SigningSecrets []Secret    // Standard Webhooks: "whsec_" and base64
+	TLS            *HTTPTLS    // nil: the system's roots
+	HTTP2          bool
+	Proxy          Secret // a URL, which may hold a password; "": as the environment says
+	Status         HTTPStatus
+}
+
+// Batch bounds the batches of a sink.
+type Batch struct {
+	Messages int
+	Bytes    int64         // of a request's body before compression; one message alone may exceed it
+	Wait     time.Duration // how long a batch that is not full waits for more
+}
+
+// HTTPBasic is the basic table of an http sink.
+type HTTPBasic struct {
+	User     string
+	Password Secret
+}
+
+// HTTPOAuth2 is the oauth2 table of an http sink: the client credentials grant (RFC 6749, section 4.4).
+type HTTPOAuth2 struct {
+	TokenURL     string
+	ClientID     string
+	ClientSecret Secret
+	Scopes       []string
 }
 
 // HTTPTLS is the tls table of an http sink.
 type HTTPTLS struct {
-	CA, Cert, Key string // paths of PEM files
+	CA, Cert, Key string // paths of PEM files, read again when they change
 	ServerName    string
+}
+
+// HTTPStatus is the status table of an http sink: response statuses whose meaning differs from the usual.
+type HTTPStatus struct {
+	Retry, Poison, Blocked []int
 }
 
 // NATSSink is a sink of type nats.

@@ -39,8 +39,8 @@ func walk(t table, prefix string, yield func(string, bool) bool) bool {
 }
 
 var (
-	commentedDefault = regexp.MustCompile(`^( *)#([a-z_]+ *= .*)$`)
-	commentedExample = regexp.MustCompile(`^( *)# ( *(?:[a-z_]+ *= .*|\[.*\].*))$`)
+	commentedDefault = regexp.MustCompile(`^( *)#([a-z0-9_]+ *= .*)$`)
+	commentedExample = regexp.MustCompile(`^( *)# ( *(?:[a-z0-9_]+ *= .*|\[.*\].*))$`)
 )
 
 // TestExampleRuns: relay.toml is right as it stands, and everything it leaves out in favour of a default is that default.

@@ -48,8 +48,10 @@ func minimalConfig() *Config {
 			},
 			Delivery: Delivery{Ordering: "subject", InFlight: 16, Retry: Backoff{500 * time.Millisecond, 30 * time.Second}},
 			Sink: Sink{Type: "http", HTTP: &HTTPSink{
-				URL: "http://127.0.0.1:8080", Endpoint: "http://127.0.0.1:8080", Method: "POST", Format: "raw", Timeout: 10 * time.Second,
+				URL: "http://127.0.0.1:8080", Endpoint: "http://127.0.0.1:8080", Method: "POST", Format: "raw",
+				Compression: "none", Timeout: 10 * time.Second, HTTP2: true,
 			}},
+			DeadLetter: DeadLetter{To: "disk", Max: 1 << 30},
 		}},
 	}
 }
@@ -113,6 +115,8 @@ type = "nats"
 nats = "d e"
 mode = "core"
 dedupe = false
+[route.z.dead_letter]
+to = "drop"
 
 [route.a.source]
 type = "core"
@@ -136,14 +140,53 @@ ordering = "strict"
 in_flight = 1
 retry.min = "1s"
 retry.max = "1s"
+max_attempts = 7
+rate_limit = 100
+[route.a.dead_letter]
+to = "nats"
+nats = "b"
+subject = "dead.x"
 [route.a.sink]
 type = "http"
-url = "https://h:8443/${env:HOST_NAME}?key=${env:INGEST_TOKEN}"
+url = "https://h:8443/${env:HOST_NAME}/{{token(2)}}?key=${env:INGEST_TOKEN}&s={{subject}}&t={{ header(Type) }}"
 method = "PUT"
-format = "raw"
+format = "cloudevents_batch"
+batch = { messages = 7, bytes = "2KiB", wait = "0s" }
+compression = "zstd"
 timeout = "1m30s"
-headers = { authorization = "Bearer ${env:INGEST_TOKEN}", X-Empty = "", X-Crlf = "${file:crlf.txt}" }
+headers = { x-key = "Bearer ${env:INGEST_TOKEN}", X-Empty = "", X-Crlf = "${file:crlf.txt}" }
 tls = { ca = "cert.pem", cert = "cert.pem", key = "cert.key", server_name = "n" }
+oauth2 = { token_url = "https://login/token", client_id = "c", client_secret = "${env:INGEST_TOKEN}", scopes = ["a", "b"] }
+signing_secrets = ["whsec_aHVudGVyMg==", "whsec_aHVudGVyMw=="]
+http2 = false
+proxy = "socks5://u:hunter2@p:1080"
+status = { retry = [404], poison = [409, 410], blocked = [] }
+
+[route.b.source]
+type = "core"
+nats = "a"
+subjects = ["b"]
+reply = true
+[route.b.filter]
+when = 'subject == "b" and json.total > 100'
+sample = { every = "1m", key = "json.a.b" }
+[route.b.transform]
+subject = "x.b"
+set_headers = { site = "1", Site = "", Key = "${env:INGEST_TOKEN}" }
+remove_headers = ["Authorization", "authorization"]
+[route.b.sink]
+type = "http"
+url = "http://h"
+basic = { user = "u", password = "${env:INGEST_TOKEN}" }
+[route.c.source]
+type = "core"
+nats = "a"
+subjects = ["c"]
+[route.c.sink]
+type = "http"
+url = "http://h"
+format = "json"
+bearer_token = "${env:INGEST_TOKEN}"
 `, "HOST_NAME", "relay-1")
 
 	want := minimalConfig()
@@ -167,26 +210,50 @@ tls = { ca = "cert.pem", cert = "cert.pem", key = "cert.key", server_name = "n" 
 	want.NATS["b"].Creds = "./good.creds"
 	want.NATS["c"].NkeySeed = Secret(seed)
 	want.NATS["d e"].Token = "hunter2\n" // one newline is cut, not two
+	plain := func(name string, change func(*HTTPSink)) *Route {
+		r := *minimalConfig().Routes[0]
+		r.Name, r.Source.Core = name, &CoreSource{NATS: "a", Subjects: []string{name}, Queue: "natsrelay"}
+		r.Sink.HTTP.URL, r.Sink.HTTP.Endpoint = "http://h", "http://h"
+		change(r.Sink.HTTP)
+		return &r
+	}
+	filtered := plain("b", func(s *HTTPSink) { s.Basic = &HTTPBasic{"u", "hunter2"} })
+	filtered.Source.Core.Reply = true
+	filtered.Filter = Filter{When: `subject == "b" and json.total > 100`, Sample: &Sample{Every: time.Minute, Key: "json.a.b"}}
+	filtered.Transform = Transform{
+		Subject: "x.b", SetHeaders: map[string]Secret{"site": "1", "Site": "", "Key": "hunter2"}, RemoveHeaders: []string{"Authorization", "authorization"},
+	}
 	want.Routes = []*Route{
 		{
 			Name: "a", Enabled: true,
-			Source:   Source{Type: "core", Core: &CoreSource{"a", []string{"x"}, "natsrelay"}},
+			Source:   Source{Type: "core", Core: &CoreSource{NATS: "a", Subjects: []string{"x"}, Queue: "natsrelay"}},
 			Buffer:   Buffer{1 << 20, 0, "overflow", 0, "each", time.Second, "block", 2 * time.Hour, "zstd", 10e9},
-			Delivery: Delivery{"strict", 1, Backoff{time.Second, time.Second}},
+			Delivery: Delivery{"strict", 1, Backoff{time.Second, time.Second}, 7, 100},
 			Sink: Sink{Type: "http", HTTP: &HTTPSink{
-				URL:      "https://h:8443/relay-1?key=hunter2",
-				Endpoint: "https://h:8443/${env:HOST_NAME}",
-				Method:   "PUT", Format: "raw", Timeout: 90 * time.Second,
-				Headers: map[string]Secret{"Authorization": "Bearer hunter2", "X-Empty": "", "X-Crlf": "hunter2"},
-				TLS:     &HTTPTLS{"cert.pem", "cert.pem", "cert.key", "n"},
+				URL:      "https://h:8443/relay-1/{{token(2)}}?key=hunter2&s={{subject}}&t={{ header(Type) }}",
+				Endpoint: "https://h:8443/${env:HOST_NAME}/{{token(2)}}",
+				Method:   "PUT", Format: "cloudevents_batch", Batch: Batch{7, 2048, 0}, Compression: "zstd", Timeout: 90 * time.Second,
+				Headers:        map[string]Secret{"X-Key": "Bearer hunter2", "X-Empty": "", "X-Crlf": "hunter2"},
+				OAuth2:         &HTTPOAuth2{"https://login/token", "c", "hunter2", []string{"a", "b"}},
+				SigningSecrets: []Secret{"whsec_aHVudGVyMg==", "whsec_aHVudGVyMw=="},
+				TLS:            &HTTPTLS{"cert.pem", "cert.pem", "cert.key", "n"},
+				Proxy:          "socks5://u:hunter2@p:1080",
+				Status:         HTTPStatus{Retry: []int{404}, Poison: []int{409, 410}},
 			}},
+			DeadLetter: DeadLetter{To: "nats", Max: 1 << 30, NATS: "b", Subject: "dead.x", Given: true},
 		},
+		filtered,
+		plain("c", func(s *HTTPSink) {
+			s.Format, s.Batch, s.BearerToken = "json", Batch{500, 1 << 20, 50 * time.Millisecond}, "hunter2"
+		}),
 		{
 			Name: "z", Enabled: false,
-			Source:   Source{Type: "core", Core: &CoreSource{"a", []string{"x", "y.*", "z.>"}, ""}},
+			Source:   Source{Type: "core", Core: &CoreSource{NATS: "a", Subjects: []string{"x", "y.*", "z.>"}}},
 			Buffer:   want.Routes[0].Buffer,
 			Delivery: want.Routes[0].Delivery,
 			Sink:     Sink{Type: "nats", NATS: &NATSSink{"d e", "core", false}},
+
+			DeadLetter: DeadLetter{To: "drop", Max: 1 << 30, Given: true},
 		},
 	}
 	if d := diff(want, got); d != "" {

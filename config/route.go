@@ -7,14 +7,22 @@ import (
 
 func routeTable(c *Route) table {
 	return table{
-		keys: slices.Concat([]key{
+		keys: []key{
 			opt("enabled", &c.Enabled, true, boolean),
 			reqSub("source", sourceTable(&c.Source)),
+			sub("filter", filterTable(&c.Filter)),
+			sub("transform", transformTable(&c.Transform)),
 			sub("buffer", bufferTable(&c.Buffer)),
 			sub("delivery", deliveryTable(&c.Delivery)),
 			reqSub("sink", sinkTable(&c.Sink)),
-		}, later("filter", "transform", "dead_letter")),
-		finish: func(b *binder, v value) { checkLoop(b, v, c) },
+			sub("dead_letter", deadLetterTable(&c.DeadLetter)),
+		},
+		finish: func(b *binder, v value) {
+			checkReply(b, v, c)
+			checkTransform(b, v, c)
+			checkLoop(b, v, c)
+			checkDeadLetterLoop(b, v, c)
+		},
 	}
 }
 
@@ -28,7 +36,7 @@ func sourceTable(c *Source) table {
 		}, only("core",
 			req("subjects", &core.Subjects, subjects),
 			opt("queue", &core.Queue, "natsrelay", queueGroup),
-		), only("core", later("reply")...,
+			opt("reply", &core.Reply, false, boolean),
 		), only("jetstream", later("subjects", "stream", "durable", "consumer", "deliver", "ack", "ack_policy", "ack_wait",
 			"max_ack_pending", "pull_bytes", "standby")...,
 		)),
@@ -63,11 +71,13 @@ func bufferTable(c *Buffer) table {
 }
 
 func deliveryTable(c *Delivery) table {
-	return table{keys: slices.Concat([]key{
+	return table{keys: []key{
 		opt("ordering", &c.Ordering, "subject", oneOf("strict subject none")),
 		opt("in_flight", &c.InFlight, 16, integer(1, 1024)),
 		sub("retry", backoffTable(&c.Retry, 500*time.Millisecond, 30*time.Second)),
-	}, later("max_attempts", "rate_limit"))}
+		opt("max_attempts", &c.MaxAttempts, 0, integer(0, 1_000_000)),
+		opt("rate_limit", &c.RateLimit, 0, integer(0, 10_000_000)),
+	}}
 }
 
 func sinkTable(c *Sink) table {
@@ -76,14 +86,7 @@ func sinkTable(c *Sink) table {
 		plural: "sinks",
 		keys: slices.Concat([]key{
 			req("type", &c.Type, oneOf("http nats")),
-		}, only("http",
-			req("url", &http.URL, textThat(badHTTPURL)),
-			opt("method", &http.Method, "POST", oneOf("POST PUT PATCH")),
-			opt("format", &http.Format, "raw", oneOf("raw", "lines", "json", "envelope", "cloudevents", "cloudevents_batch")),
-			opt("timeout", &http.Timeout, 10*time.Second, duration(time.Millisecond, time.Hour)),
-			opt("headers", &http.Headers, nil, headers),
-			ptr("tls", &http.TLS, httpTLSTable),
-		), only("http", later("batch", "compression", "bearer_token", "basic", "oauth2", "signing_secrets", "http2", "proxy", "status")...,
+		}, only("http", httpKeys(http)...,
 		), only("nats",
 			req("nats", &nats.NATS, connection),
 			req("mode", &nats.Mode, oneOf("core", "jetstream")).or(`mode is required: "core" ("jetstream" is not supported by this version)`),
@@ -94,35 +97,10 @@ func sinkTable(c *Sink) table {
 			switch c.Type {
 			case "http":
 				c.HTTP = http
-				http.Endpoint = endpoint(v)
-				checkHTTPS(b, v, http.URL)
+				finishHTTP(b, v, http)
 			case "nats":
 				c.NATS = nats
 			}
 		},
-	}
-}
-
-func httpTLSTable(c *HTTPTLS) table {
-	return table{
-		keys: []key{
-			opt("ca", &c.CA, "", file),
-			opt("cert", &c.Cert, "", file),
-			opt("key", &c.Key, "", file),
-			opt("server_name", &c.ServerName, "", text),
-		},
-		finish: func(b *binder, v value) { checkPEM(b, v, c.CA, c.Cert, c.Key) },
-	}
-}
-
-// checkLoop refuses a route that would receive its own messages. Longer loops are caught by Natsrelay-Via, at the cost of a hop each.
-func checkLoop(b *binder, route value, c *Route) {
-	if c.Source.Core == nil || c.Sink.NATS == nil {
-		return
-	}
-	if from, to := c.Source.Core.NATS, c.Sink.NATS.NATS; to != "" && to == from {
-		sink, _ := route.get("sink")
-		at, _ := sink.get("nats")
-		b.problem(at, "is also the source, and the subjects stay the same: each message would come back at once")
 	}
 }

@@ -19,12 +19,15 @@ func TestSecretsNeverShow(t *testing.T) {
 	c := minimalConfig()
 	n := c.NATS["edge"]
 	n.NkeySeed, n.Password, n.Token = canary, canary, canary
-	c.Routes[0].Sink.HTTP.Headers = map[string]Secret{"Authorization": canary}
-	c.Routes[0].Sink.HTTP.URL += "?key=" + canary
+	h := c.Routes[0].Sink.HTTP
+	h.Headers = map[string]Secret{"Authorization": canary}
+	h.BearerToken, h.Proxy, h.SigningSecrets = canary, canary, []Secret{canary}
+	h.Basic, h.OAuth2 = &HTTPBasic{Password: canary}, &HTTPOAuth2{ClientSecret: canary}
+	h.URL += "?key=" + canary
 
 	var out bytes.Buffer
 	sink := c.Routes[0].Sink
-	for _, v := range []any{c, *c, n, *n, c.Routes[0], sink, sink.HTTP, *sink.HTTP, n.Token, &n.Token, []Secret{n.Token}} {
+	for _, v := range []any{c, *c, n, *n, c.Routes[0], sink, sink.HTTP, *sink.HTTP, h.Basic, *h.Basic, h.OAuth2, *h.OAuth2, h.SigningSecrets, n.Token, &n.Token, []Secret{n.Token}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%10.3v"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}

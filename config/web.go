@@ -30,25 +30,6 @@ func badNATSURL(s string) string {
 	return ""
 }
 
-func badHTTPURL(s string) string {
-	if strings.Contains(s, "{{") {
-		return "templates ({{…}}) are not supported by this version"
-	}
-	if !strings.HasPrefix(s, "http://") && !strings.HasPrefix(s, "https://") {
-		return "must start with http:// or https://"
-	}
-	u, problem := hostURL(s)
-	switch {
-	case problem != "":
-		return problem
-	case u.User != nil:
-		return "has a user or password in it, which would show up in logs; use headers = { Authorization = … }"
-	case u.Fragment != "":
-		return "has a fragment (#…), which HTTP does not send"
-	}
-	return ""
-}
-
 // hostURL parses a URL. It drops the error of url.Parse, which quotes pieces of the URL: one of them may be a password.
 func hostURL(s string) (u *url.URL, problem string) {
 	u, err := url.Parse(s)
@@ -66,28 +47,13 @@ func hostURL(s string) (u *url.URL, problem string) {
 	return u, ""
 }
 
-// endpoint returns what may be shown of the URL of a sink.
-func endpoint(sink value) string {
-	v, _ := sink.get("url")
-	written, _ := v.raw.(string)
-	shown, _, _ := strings.Cut(written, "?")
-	return shown
-}
-
-// checkHTTPS refuses TLS settings that a plain http:// URL would silently do without.
-func checkHTTPS(b *binder, sink value, to string) {
-	if tls, ok := sink.get("tls"); ok && strings.HasPrefix(to, "http://") {
-		b.problem(tls, "has no effect on a url that starts with http://")
-	}
-}
-
 // taken are the headers that are not the user's to set, and why. Names in canonical form.
 var taken = map[string]string{
 	"Connection":          "is set by the HTTP client",
 	"Content-Length":      "is set by the HTTP client",
 	"Host":                "comes from the url",
 	"Keep-Alive":          "is set by the HTTP client",
-	"Proxy-Authorization": "is for proxies, which are not supported by this version",
+	"Proxy-Authorization": "is for the proxy, not for the endpoint; a user and a password go into the URL of the proxy",
 	"Proxy-Connection":    "is set by the HTTP client",
 	"Te":                  "is set by the HTTP client",
 	"Trailer":             "is set by the HTTP client",

@@ -62,16 +62,11 @@ type buffer struct {
 	readRest   bool      // the same for reading
 	pressed    bool      // a put asks the keeper to replaceOldest
 	stuck      bool      // that did not help
+	draining   bool      // nobody waits for fuller batches any more
 	noMore     bool      // put refuses: the sources have had their time
 	noTake     bool      // take returns nothing: the lanes end
 	closed     bool      // the keeper ends
 	keeperDone chan struct{}
-}
-
-// A queue holds messages that are ready to be taken, in order. Each lane has its own, or all share one if order does not matter.
-type queue struct {
-	fifo
-	available sync.Cond
 }
 
 var (
@@ -89,7 +84,7 @@ func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering,
 	for i := range lanes {
 		if i == 0 || ordering == OrderSubject {
 			q := &queue{}
-			q.available.L = &b.mu
+			q.available.L, q.full.L = &b.mu, &b.mu
 			b.queues = append(b.queues, q)
 		}
 		b.lanes = append(b.lanes, &lane{queue: b.queues[len(b.queues)-1]})
@@ -188,7 +183,7 @@ func (b *buffer) enqueue(m *Message) {
 	m.queued = true
 	b.ready += m.cost
 	q.push(m)
-	q.available.Signal()
+	q.enqueued(m)
 }
 
 // take waits for messages and makes them the lane's batch, oldest first, as many as there are within the limits.
@@ -197,30 +192,38 @@ func (b *buffer) take(l *lane, limits Limits) []*Message {
 	b.mu.Lock()
 	defer b.unlock()
 	for len(l.batch) == 0 {
-		for l.queue.len() == 0 && !b.noTake {
+		for (l.queue.len() == 0 || l.queue.filling) && !b.noTake {
 			l.queue.available.Wait()
 		}
 		if b.noTake {
 			return nil
 		}
-		b.fill(l, limits)
+		l.bytes = 0
+		if full := b.fill(l, limits); !full && len(l.batch) > 0 && limits.Wait > 0 {
+			b.fillUp(l, limits)
+		}
+		if limits.Wait > 0 && l.queue.len() > 0 {
+			l.queue.available.Signal() // the lane that was filling has taken the signals of others
+		}
 	}
 	return l.batch
 }
 
-func (b *buffer) fill(l *lane, limits Limits) {
-	var bytes int64
+// fill moves what is ready into the lane's batch, and reports whether the batch is full.
+func (b *buffer) fill(l *lane, limits Limits) (full bool) {
 	for q := l.queue; q.len() > 0 && len(l.batch) < limits.Messages; {
 		m := q.at(0)
-		if b.expired(m.Time) {
+		if b.expired(m.Time) && !b.opts.KeepExpired {
 			b.discard(q.pop(), DropMaxAge)
 			continue
 		}
-		if bytes += m.cost; bytes > limits.Bytes && len(l.batch) > 0 {
-			return
+		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 {
+			return true
 		}
 		l.batch = append(l.batch, q.pop())
+		l.bytes += m.cost
 	}
+	return len(l.batch) == limits.Messages || l.bytes >= limits.Bytes
 }
 
 func (b *buffer) expired(t time.Time) bool {
@@ -229,7 +232,7 @@ func (b *buffer) expired(t time.Time) bool {
 
 // expire drops what has become too old from the lane's batch and returns the rest.
 func (b *buffer) expire(l *lane) []*Message {
-	if b.opts.MaxAge == 0 {
+	if b.opts.MaxAge == 0 || b.opts.KeepExpired {
 		return l.batch
 	}
 	b.mu.Lock()
@@ -243,9 +246,11 @@ func (b *buffer) expire(l *lane) []*Message {
 	})
 }
 
-// settle removes from the lane's batch, and so from the buffer, what the outcomes say is done, and returns what is left.
+// settle removes from the lane's batch, and so from the buffer, what the outcomes say is done, and returns what is left,
+// whose outcomes are then the first of out.
 func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 	var delivered, bytes uint64
+	left := 0
 	defer func() {
 		b.count.delivered.Add(delivered)
 		b.count.deliveredBytes.Add(bytes)
@@ -258,10 +263,11 @@ func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 			delivered++
 			bytes += uint64(len(m.Data))
 			b.remove(m)
-		case Refused:
-			b.drops.add(DropRefused, 1, out[i].Err)
+		case buried:
 			b.remove(m)
 		default:
+			out[left] = out[i]
+			left++
 			return true
 		}
 		return false
@@ -385,6 +391,10 @@ func (b *buffer) waitDrained(ctx context.Context) {
 	})()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.draining = true
+	for _, q := range b.queues {
+		q.full.Signal()
+	}
 	for ctx.Err() == nil && (b.held > 0 || b.gap) && !(b.diskTakes() && (b.sinkDown || b.gap)) {
 		b.room.Wait()
 	}
@@ -404,6 +414,7 @@ func (b *buffer) stopTakes() {
 	defer b.mu.Unlock()
 	b.noTake = true
 	for _, q := range b.queues {
+		q.full.Signal()
 		q.available.Broadcast()
 	}
 }

@@ -18,15 +18,24 @@ import (
 //	headers  uvarint count of key-value pairs, then for each: key (uvarint length, bytes), value (the same)
 //	payload  the rest
 //
+// A message with a verdict has the version condemnedVersion, and between that and the subject two strings: reason and error.
+//
 // A key with several values is several pairs, values in their order; keys are sorted, so that equal messages are equal bytes.
 
-const recordVersion = 1
+const (
+	recordVersion    = 1
+	condemnedVersion = 2
+)
 
 var errRecord = errors.New("not a message record")
 
 // appendRecord appends the message's bytes to dst.
 func appendRecord(dst []byte, m *Message) []byte {
-	dst = append(dst, recordVersion)
+	if v := m.verdict; v != nil {
+		dst = appendString(appendString(append(dst, condemnedVersion), v.reason), v.err.Error())
+	} else {
+		dst = append(dst, recordVersion)
+	}
 	dst = appendString(dst, m.Subject)
 	dst = appendString(dst, m.ID)
 	keys, pairs := make([]string, 0, 8), 0
@@ -53,10 +62,14 @@ func decodeRecord(m *Message, rec spool.Record) error {
 	if len(rec.Data) == 0 {
 		return fmt.Errorf("%w: it is empty", errRecord)
 	}
-	if v := rec.Data[0]; v != recordVersion {
-		return fmt.Errorf("%w that this version can read: it has version %d, expected %d", errRecord, v, recordVersion)
-	}
 	d := decoder{rest: rec.Data[1:]}
+	switch v := rec.Data[0]; v {
+	case recordVersion:
+	case condemnedVersion:
+		m.condemn(d.string(), errors.New(d.string()))
+	default:
+		return fmt.Errorf("%w that this version can read: it has version %d, expected %d", errRecord, v, condemnedVersion)
+	}
 	m.Time = time.Unix(0, rec.Time)
 	m.Subject = d.string()
 	m.ID = d.string()

@@ -7,9 +7,12 @@
 //	                                  ▲                                                               │
 //	                                  └────────────────────── buffer.settle ◄─────────────────────────┘
 //
+// In accept a message passes the route's stage (stage.go: filter and transformation, which others make) and the loop guard. A request,
+// which somebody waits for an answer to, goes from there straight to a sink that answers (direct.go).
+//
 // source.go and sink.go are the two interfaces, route.go ties the parts of one route together, buffer.go and
 // keeper.go hold the messages (memory and disk), delivery.go moves them, gate.go decides when an endpoint may be
-// tried. relay.go starts and stops a set of routes.
+// tried, deadletter.go sees to those that are given up. relay.go starts and stops a set of routes.
 //
 // The package knows neither NATS nor HTTP nor TOML: those live in sources, sinks and config.
 package relay

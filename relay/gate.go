@@ -16,6 +16,7 @@ import (
 //
 // The backoff is the endpoint's, not a message's: a dead endpoint sees one request per pause, however many messages wait.
 type gate struct {
+	what     string // the endpoint is called in the log
 	min, max time.Duration
 	lanes    int
 	log      zerolog.Logger
@@ -62,7 +63,7 @@ type pass struct {
 }
 
 func newGate(o DeliveryOptions, lanes int, log zerolog.Logger, onChange func(health)) *gate {
-	return &gate{min: o.RetryMin, max: o.RetryMax, lanes: lanes, limit: lanes, log: log, onChange: onChange, changed: make(chan struct{})}
+	return &gate{what: "sink", min: o.RetryMin, max: o.RetryMax, lanes: lanes, limit: lanes, log: log, onChange: onChange, changed: make(chan struct{})}
 }
 
 // enter waits until the caller may try the endpoint.
@@ -134,7 +135,7 @@ func (g *gate) succeeded() {
 		return
 	}
 	g.closed, g.attempts, g.limit = false, 0, 1
-	g.log.Info().Dur("after", time.Since(g.since)).Int("held_back", g.held).Msg("sink works again")
+	g.log.Info().Dur("after", time.Since(g.since)).Int("held_back", g.held).Msg(g.what + " works again")
 	g.held = 0
 	g.setHealth(healthy)
 }
@@ -190,9 +191,9 @@ func (g *gate) logFailure(err error, pause time.Duration, now time.Time) {
 		g.held++
 		return
 	}
-	msg := "sink fails, sending again"
+	msg := g.what + " fails, sending again"
 	if kind == blocked {
-		msg = "sink is blocked and needs somebody to mend it; nothing is dropped, sending again"
+		msg = g.what + " is blocked and needs somebody to mend it; nothing is dropped, sending again"
 	}
 	g.log.Warn().Err(err).Int("attempts", g.attempts).Int("held_back", g.held).Dur("next_in", pause).Msg(msg)
 	g.held, g.lastLog = 0, now
@@ -225,5 +226,31 @@ func (g *gate) wake() {
 	if g.waiting {
 		close(g.changed)
 		g.changed, g.waiting = make(chan struct{}), false
+	}
+}
+
+// downs joins what several gates know of their endpoints: it tells when the first of them begins to fail, and when the last
+// of them works again.
+type downs struct {
+	tell func(down bool)
+
+	mu sync.Mutex
+	n  int // gates whose endpoint fails
+}
+
+// watch returns an onChange for one more gate.
+func (d *downs) watch() func(health) {
+	was := healthy
+	return func(h health) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		switch {
+		case was == healthy && h != healthy:
+			d.n++
+		case was != healthy && h == healthy:
+			d.n--
+		}
+		was = h
+		d.tell(d.n > 0)
 	}
 }

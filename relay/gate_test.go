@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -183,4 +184,19 @@ func TestGateTellsBlockedFromFailing(t *testing.T) {
 			t.Errorf("health went through %v, want %v", changes, want)
 		}
 	})
+}
+
+// The route is told of the first endpoint that fails and of the last that works again, whichever they are.
+func TestDowns(t *testing.T) {
+	var told []bool
+	d := &downs{tell: func(down bool) { told = append(told, down) }}
+	sink, dead := d.watch(), d.watch()
+	for _, change := range []func(){
+		func() { sink(failing) }, func() { dead(blocked) }, func() { sink(blocked) }, func() { sink(healthy) }, func() { dead(healthy) },
+	} {
+		change()
+	}
+	if want := []bool{true, true, true, true, false}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
 }

@@ -26,6 +26,13 @@ type line struct {
 	Headers    Header          `json:"headers,omitempty"`
 	Data       json.RawMessage `json:"data,omitempty"`
 	DataBase64 *[]byte         `json:"data_base64,omitempty"`
+	Verdict    *lineVerdict    `json:"verdict,omitempty"`
+}
+
+// lineVerdict says that the message waits to become a dead letter, and why.
+type lineVerdict struct {
+	Reason string `json:"reason"`
+	Error  string `json:"error"`
 }
 
 // AppendJSONLine appends the message and a newline to dst.
@@ -35,6 +42,9 @@ func (s *Stored) AppendJSONLine(dst []byte) ([]byte, error) {
 		l.Data = s.Data
 	} else {
 		l.DataBase64 = &s.Data
+	}
+	if v := s.verdict; v != nil {
+		l.Verdict = &lineVerdict{v.reason, v.Error()}
 	}
 	out := bytes.NewBuffer(dst)
 	enc := json.NewEncoder(out)
@@ -60,6 +70,9 @@ func ParseJSONLine(data []byte) (*Stored, error) {
 		return nil, err
 	}
 	s := &Stored{Seq: l.Seq, Message: Message{ID: l.ID, Subject: l.Subject, Time: l.Time, Header: l.Headers, Data: l.Data}}
+	if v := l.Verdict; v != nil {
+		s.condemn(v.Reason, errors.New(v.Error))
+	}
 	switch {
 	case l.Subject == "":
 		return nil, errors.New(`"subject" is missing`)

@@ -33,9 +33,15 @@ type Message struct {
 	ID string
 	// Time is when the relay received the message.
 	Time time.Time
+	// Respond answers the request that the message is. nil, as for nearly all: nobody is to be answered.
+	// It is called at most once.
+	Respond func(Answer) error
 
 	seq  uint64 // its place in the route's order, given by the buffer on arrival
 	cost int64  // Size, once the buffer has it
+
+	verdict  *verdict // it is to become a dead letter; nil for all others
+	attempts int      // failed ones since the relay runs, counted by its lane
 
 	// Guarded by buffer.mu.
 	queued  bool   // it is, or was, ready in memory
@@ -52,6 +58,9 @@ const messageOverhead = 384
 // Size returns what the message costs in memory, in bytes.
 func (m *Message) Size() int64 {
 	n := messageOverhead + len(m.Subject) + len(m.Data) + len(m.ID)
+	if m.verdict != nil {
+		n += len(m.verdict.reason) + len(m.verdict.err.Error())
+	}
 	for k, vs := range m.Header {
 		n += 64 + len(k)
 		for _, v := range vs {

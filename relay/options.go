@@ -13,6 +13,11 @@ type RouteOptions struct {
 	Dir      string // folder of the route's spool; created when it is first needed
 	Buffer   BufferOptions
 	Delivery DeliveryOptions
+
+	// Stage is what messages pass before the route takes them; nil: nothing.
+	Stage Stage
+	// DeadLetters takes what cannot be delivered; the route closes it. nil: that is dropped and counted.
+	DeadLetters DeadLetters
 }
 
 // Persist says when messages go to disk.
@@ -41,6 +46,8 @@ type BufferOptions struct {
 	SpillAfter time.Duration
 	WhenFull   WhenFull
 	MaxAge     time.Duration // 0 = keep for ever
+	// KeepExpired: what is older than MaxAge goes the way of the rest until a lane makes it a dead letter, instead of being dropped.
+	KeepExpired bool
 
 	Sync         spool.SyncMode
 	SyncInterval time.Duration
@@ -62,4 +69,6 @@ type DeliveryOptions struct {
 	Ordering           Ordering
 	InFlight           int           // most concurrent deliveries
 	RetryMin, RetryMax time.Duration // bounds of the endpoint's backoff
+	MaxAttempts        int           // failed attempts after which a message is given up; 0 = never
+	RateLimit          int           // messages a second; 0 = no limit
 }

@@ -29,6 +29,8 @@ type Route struct {
 	buffer   *buffer
 	gate     *gate
 	delivery *delivery
+	dead     *deadLetterOffice
+	direct   *direct // nil: the sink does not answer requests
 
 	via       string // this route's entry in HeaderVia
 	viaHeader Header // the header of all messages that came without one; shared, so never changed
@@ -49,6 +51,7 @@ func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Ro
 	r.via = o.Instance + "/" + o.Name
 	r.viaHeader = Header{HeaderVia: {r.via}}
 	r.drops = newDrops(r.log)
+	r.dead = &deadLetterOffice{route: o.Name, store: o.DeadLetters, count: newDropsOf(r.log, "messages became dead letters"), drops: r.drops}
 
 	disk, err := r.openSpool()
 	if err != nil {
@@ -60,8 +63,12 @@ func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Ro
 		lanes = 1
 	}
 	r.buffer = newBuffer(o.Buffer, disk, lanes, o.Delivery.Ordering, &r.count, r.drops, r.log)
-	r.gate = newGate(o.Delivery, lanes, r.log, func(h health) { r.buffer.setSink(h != healthy) })
-	r.delivery = &delivery{buffer: r.buffer, gate: r.gate, sink: sink, limits: limits, count: &r.count}
+	down := &downs{tell: r.buffer.setSink}
+	r.gate = newGate(o.Delivery, lanes, r.log, down.watch())
+	r.dead.gate = newGate(o.Delivery, lanes, r.log, down.watch())
+	r.dead.gate.what = "store of the dead letters"
+	r.direct = newDirect(sink, o.Delivery.InFlight, &r.count, r.drops)
+	r.delivery = newDelivery(o.Delivery, r.buffer, r.gate, sink, r.dead, &r.count)
 	return r, nil
 }
 
@@ -94,11 +101,19 @@ func (r *Route) Name() string { return r.opts.Name }
 // accept is where messages enter the route. It is safe for concurrent use.
 func (r *Route) accept(m *Message) error {
 	r.count.received.Add(1)
+	if r.opts.Stage != nil && !r.judge(m) {
+		return nil
+	}
 	if via := m.Header[HeaderVia]; len(via) >= maxHops || slices.Contains(via, r.via) {
 		r.drops.add(DropLoop, 1, nil)
+		r.direct.refuse(m, looped())
 		return nil
 	}
 	r.sign(m)
+	if r.direct.takes(m) {
+		r.direct.serve(m)
+		return nil
+	}
 	if err := r.buffer.put(m); err != errNoRoom {
 		return err
 	}
@@ -125,6 +140,7 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Durati
 	defer cutDeliveries()
 	go r.buffer.keep()
 	lanes := r.startLanes(deliver)
+	r.direct.start(deliver)
 	listen, stopSource := context.WithCancel(ctx)
 	defer stopSource()
 	source := make(chan struct{})
@@ -141,16 +157,19 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Durati
 	defer cancel()
 	stopSource()
 	waitFor(limit, source)
+	r.direct.wait(limit)
 	r.buffer.waitDrained(limit)
 	r.buffer.stopPuts()
 	r.buffer.stopTakes()
 	r.gate.stop()
-	if r.gate.current() == healthy {
+	r.dead.gate.stop()
+	if r.health() == healthy {
 		waitFor(limit, lanes)
 	}
 	cutDeliveries()
 	<-lanes
 	<-source
+	r.direct.wait(context.WithoutCancel(ctx))
 	return r.close(ctx)
 }
 
@@ -192,11 +211,11 @@ func (r *Route) close(ctx context.Context) error {
 	bufferErr := r.buffer.close()
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	sinkErr := r.sink.Close(ctx)
+	sinkErr := errors.Join(r.sink.Close(ctx), r.dead.close(ctx))
 	r.drops.close()
 	s := r.Stats()
 	r.log.Info().Uint64("received", s.Received).Uint64("delivered", s.Delivered).Uint64("spilled", s.Spilled).
-		Uint64("dropped", s.DroppedTotal()).Int("left_on_disk", s.DiskMessages).Msg("route stopped")
+		Uint64("left_out", s.LeftOut()).Uint64("dropped", s.DroppedTotal()).Uint64("dead_letters", s.DeadLettersTotal()).Int("left_on_disk", s.DiskMessages).Msg("route stopped")
 	if err := errors.Join(bufferErr, sinkErr); err != nil {
 		return fmt.Errorf("route %s: close: %w", r.opts.Name, err)
 	}
@@ -215,7 +234,8 @@ func (r *Route) Stats() RouteStats {
 		AttemptsFailed: r.count.attemptsFailed.Load(),
 		Spilled:        r.count.spilled.Load(),
 		Corrupt:        r.count.corrupt.Load(),
-		Dropped:        r.drops.snapshot(),
+		Dropped:        r.leftOut(r.drops.snapshot()),
+		DeadLetters:    r.dead.count.snapshot(),
 		MemoryMessages: d.memory, MemoryBytes: d.memoryBytes,
 		DiskMessages: d.disk, DiskBytes: d.diskBytes,
 	}

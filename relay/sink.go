@@ -30,6 +30,9 @@ type Limits struct {
 	Messages int   // most messages a batch, at least 1
 	Bytes    int64 // most bytes a batch, as Message.Size counts; a batch of one may exceed it
 	Lanes    int   // most concurrent Deliver calls that are of use
+
+	// Wait is how long a lane whose batch is not full waits for more messages, from the first one on; 0 = not at all.
+	Wait time.Duration
 }
 
 // Status is what became of one message in one attempt.
@@ -39,12 +42,15 @@ const (
 	Unconfirmed Status = iota // not known to have arrived: to be sent again
 	Delivered                 // the far side has confirmed it
 	Refused                   // the far side will never take this message; the endpoint is fine
+
+	buried Status = 255 // the lane's own: it was given up, and is a dead letter or counted as dropped
 )
 
 // Outcome is the result of one attempt for one message.
 type Outcome struct {
 	Status Status
 	Err    error // why, when Refused
+	Code   int   // the status that the far side gave, when Refused; 0 = none
 }
 
 // A Fault is an endpoint's failure with advice to its gate.
@@ -54,6 +60,8 @@ type Fault struct {
 	Blocked bool
 	// RetryAfter is the endpoint's own wish for a pause; 0 = none.
 	RetryAfter time.Duration
+	// Code is the status that the endpoint gave; 0 = none.
+	Code int
 }
 
 func (f *Fault) Error() string {

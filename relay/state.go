@@ -8,7 +8,7 @@ const (
 	StateStopped  State = "stopped"
 	StateStarting State = "starting"
 	StateFull     State = "full"     // messages are being given up, or the source waits
-	StateBlocked  State = "blocked"  // the endpoint or a permission is wrong, somebody has to mend it
+	StateBlocked  State = "blocked"  // the sink or a permission is wrong, or the dead letters' store: somebody has to mend it
 	StateSpilling State = "spilling" // the sink fails, and messages go to disk
 	StateRetrying State = "retrying" // the sink fails
 	StateDraining State = "draining" // the sink works, and the backlog on disk is being caught up with
@@ -24,7 +24,7 @@ func (r *Route) state() State {
 		return StateStopped
 	}
 	full, spilling := r.buffer.condition()
-	sink := r.gate.current()
+	sink := r.health()
 	switch {
 	case full:
 		return StateFull
@@ -38,4 +38,9 @@ func (r *Route) state() State {
 		return StateDraining
 	}
 	return StateFlowing
+}
+
+// health returns what the worse of the route's two endpoints is: the sink, and the store of the dead letters.
+func (r *Route) health() health {
+	return max(r.gate.current(), r.dead.gate.current(), r.direct.health())
 }

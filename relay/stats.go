@@ -16,6 +16,9 @@ const (
 	DropRefused    = "refused"     // the far side will never take it
 	DropLoop       = "loop"        // it has passed this route before, or too many relays
 	DropShutdown   = "shutdown"    // still in memory at the end, and no disk to put it on
+
+	DropMaxAttempts = DeadMaxAttempts     // as DropRefused and DropMaxAge: only of a route that keeps no dead letters
+	DropDeadLetters = "dead_letters_full" // dead letters that gave way to newer ones
 )
 
 // counters are what a route counts; all are safe for concurrent use.
@@ -24,6 +27,7 @@ type counters struct {
 	attemptsOK, attemptsFailed          atomic.Uint64
 	spilled                             atomic.Uint64
 	corrupt                             atomic.Uint64
+	filtered, sampled                   atomic.Uint64
 }
 
 // RouteStats is a snapshot of a route. Counters start at zero with the process.
@@ -37,16 +41,22 @@ type RouteStats struct {
 	Spilled        uint64            // messages written to disk
 	Corrupt        uint64            // records lost to damage on disk
 	Dropped        map[string]uint64 // by reason
+	DeadLetters    map[string]uint64 // stored as such, by reason
 	MemoryMessages int
 	MemoryBytes    int64
 	DiskMessages   int
 	DiskBytes      int64
 }
 
-// DroppedTotal sums the messages given up for any reason.
-func (s RouteStats) DroppedTotal() uint64 {
+// DroppedTotal sums the messages lost for any reason, without those that were left out as it is wanted.
+func (s RouteStats) DroppedTotal() uint64 { return total(s.Dropped) - s.LeftOut() }
+
+// DeadLettersTotal sums the messages that became dead letters for any reason.
+func (s RouteStats) DeadLettersTotal() uint64 { return total(s.DeadLetters) }
+
+func total(byReason map[string]uint64) uint64 {
 	var n uint64
-	for _, v := range s.Dropped {
+	for _, v := range byReason {
 		n += v
 	}
 	return n
@@ -55,7 +65,8 @@ func (s RouteStats) DroppedTotal() uint64 {
 // drops counts what a route gives up, by reason, and logs it: the first of an episode at once,
 // then at most once per dropLogEvery, with how many there were since.
 type drops struct {
-	log zerolog.Logger
+	log  zerolog.Logger
+	what string // happened to them, for the log
 
 	mu       sync.Mutex
 	total    map[string]uint64
@@ -65,8 +76,10 @@ type drops struct {
 
 const dropLogEvery = time.Minute
 
-func newDrops(log zerolog.Logger) *drops {
-	return &drops{log: log, total: map[string]uint64{}, unlogged: map[string]uint64{}, lastLog: map[string]time.Time{}}
+func newDrops(log zerolog.Logger) *drops { return newDropsOf(log, "messages dropped") }
+
+func newDropsOf(log zerolog.Logger, what string) *drops {
+	return &drops{log: log, what: what, total: map[string]uint64{}, unlogged: map[string]uint64{}, lastLog: map[string]time.Time{}}
 }
 
 // add counts n messages given up for the reason. err says more, or is nil.
@@ -85,7 +98,7 @@ func (d *drops) add(reason string, n int, err error) {
 }
 
 func (d *drops) flush(reason string, err error) {
-	d.log.Warn().Err(err).Str("reason", reason).Uint64("messages", d.unlogged[reason]).Uint64("total", d.total[reason]).Msg("messages dropped")
+	d.log.Warn().Err(err).Str("reason", reason).Uint64("messages", d.unlogged[reason]).Uint64("total", d.total[reason]).Msg(d.what)
 	d.unlogged[reason] = 0
 }
 

@@ -2,176 +2,255 @@ package sinks
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay"
+	"golang.org/x/oauth2"
 )
 
-const (
-	// maxResponseBody is how much of a response is read. A body that is not read to its end costs a new connection,
-	// 31 k/s then falls to 8 k/s; an endless one must not hold a lane.
-	maxResponseBody = 256 << 10
-	// shownBody is how much of a failed response's body goes into its error.
-	shownBody = 200
-	// maxResponseHeader bounds what an endpoint can make the relay hold.
-	maxResponseHeader = 64 << 10
-)
-
-// HTTP delivers each message as one request, its bytes as the body. It is safe for concurrent use.
+// HTTP delivers messages as requests to one endpoint: one a request, or batches, as its format says. It is safe for concurrent use.
 type HTTP struct {
 	client   *retryablehttp.Client
-	method   string
-	url      string
+	base     *http.Request // what all requests have in common
+	target   target
 	endpoint string // what errors call it: no path, no query, so no secret
+	format   format
+	batch    config.Batch
 	timeout  time.Duration
-	headers  http.Header
+	headers  http.Header // the configured ones, credentials among them
+	tokens   *tokens     // nil: no OAuth2
+	signer   signer      // nil: requests are not signed
+	classes  statusClasses
+	mask     mask
+	bodies   *bodies
+	scratch  sync.Pool // of *scratch
+}
+
+// A piece is one message made ready to be sent.
+type piece struct {
+	index  int    // in the batch
+	id     string // the message's
+	url    string // "": that of all messages
+	data   []byte // its part of the body; read only, for it may be the message's own
+	header http.Header
+}
+
+// scratch is what one Deliver needs, and the next can use again.
+type scratch struct {
+	pieces []piece
+	buf    []byte
 }
 
 // NewHTTP makes an HTTP sink. lanes is how many requests will be under way at once: as many connections are kept.
 func NewHTTP(cfg *config.HTTPSink, lanes int) (*HTTP, error) {
-	u, err := url.Parse(cfg.URL)
+	target, err := newTarget(cfg.URL)
 	if err != nil {
-		return nil, errors.New("http sink: the url cannot be parsed")
-	}
-	tlsConfig, err := httpTLS(cfg.TLS)
-	if err != nil {
-		return nil, fmt.Errorf("http sink %s: tls: %w", u.Host, err)
+		return nil, fmt.Errorf("http sink: %w", err)
 	}
 	h := &HTTP{
-		client:   oneAttemptClient(tlsConfig, lanes),
-		method:   cfg.Method,
-		url:      cfg.URL,
-		endpoint: cfg.Method + " " + u.Scheme + "://" + u.Host,
+		base:     &http.Request{Method: cfg.Method, URL: target.fixed, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1},
+		target:   target,
+		endpoint: cfg.Method + " " + target.origin,
+		format:   formatNamed(cfg.Format),
+		batch:    cfg.Batch,
 		timeout:  cfg.Timeout,
-		headers:  http.Header{},
+		classes:  newStatusClasses(cfg.Status),
+		headers:  configuredHeaders(cfg),
+		mask:     newMask(cfg),
 	}
-	for k, v := range cfg.Headers {
-		h.headers.Set(k, v.Reveal())
+	if h.bodies, err = newBodies(cfg.Compression); err != nil {
+		return nil, fmt.Errorf("http sink %s: %w", target.origin, err)
+	}
+	if h.signer, err = newSigner(cfg.SigningSecrets); err != nil {
+		return nil, fmt.Errorf("http sink %s: %w", target.origin, err)
+	}
+	transport, err := newTransport(cfg, lanes)
+	if err != nil {
+		return nil, fmt.Errorf("http sink %s: %w", target.origin, err)
+	}
+	h.client = oneAttemptClient(transport)
+	if cfg.OAuth2 != nil {
+		h.tokens = newTokens(cfg.OAuth2, h.client.HTTPClient, cfg.Timeout, h.mask)
 	}
 	return h, nil
 }
 
-// oneAttemptClient returns a client that sends a request once: the loop around attempts is the gate's, since go-retryablehttp's
-// own gives up, has no jitter and does not cap Retry-After. It is one client per endpoint, because go-retryablehttp closes all
-// idle connections of a client when a request fails.
-func oneAttemptClient(tlsConfig *tls.Config, lanes int) *retryablehttp.Client {
-	c := retryablehttp.NewClient()
-	c.Logger = nil
-	c.RetryMax = 0
-	c.CheckRetry = func(context.Context, *http.Response, error) (bool, error) { return false, nil }
-	c.HTTPClient = &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
-			TLSClientConfig:        tlsConfig,
-			ForceAttemptHTTP2:      true,
-			MaxIdleConns:           0,
-			MaxIdleConnsPerHost:    lanes, // the default of 2 opened 50,000 connections in 8 s in a peer
-			IdleConnTimeout:        90 * time.Second,
-			MaxResponseHeaderBytes: maxResponseHeader,
-		},
-		// A redirect is an answer like any other: following it would show credentials to whom it names.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return c
-}
-
-// httpTLS reads the certificate authority now, and the client's certificate at each handshake, so that it can be renewed.
-func httpTLS(cfg *config.HTTPTLS) (*tls.Config, error) {
-	if cfg == nil {
-		return nil, nil
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
-	if cfg.CA != "" {
-		pem, err := os.ReadFile(cfg.CA)
-		if err != nil {
-			return nil, err
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no PEM certificate", cfg.CA)
-		}
-	}
-	if cfg.Cert != "" {
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			cert, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
-			return &cert, err
-		}
-	}
-	return t, nil
-}
-
-// Limits implements relay.Sink: a raw request carries one message.
+// Limits implements relay.Sink.
 func (h *HTTP) Limits() relay.Limits {
-	return relay.Limits{Messages: 1, Bytes: 1, Lanes: 1024}
+	const lanes = 1024
+	if h.format.single {
+		return relay.Limits{Messages: 1, Bytes: 1, Lanes: lanes}
+	}
+	return relay.Limits{Messages: max(1, h.batch.Messages), Bytes: h.batchSize(), Lanes: lanes, Wait: h.batch.Wait}
 }
 
-// Deliver implements relay.Sink.
+// batchSize returns how large a batch has to be to fill a request. Message.Size counts about 512 bytes that are not in the body: where these
+// would decide, small messages never fill a body. There a batch is larger, and becomes several requests.
+func (h *HTTP) batchSize() int64 {
+	size := max(1, h.batch.Bytes)
+	if besides := int64(h.batch.Messages) * 512; size < besides {
+		size += besides
+	}
+	return size
+}
+
+// Deliver implements relay.Sink. A batch becomes one request, or several in its order if it is for several URLs.
 func (h *HTTP) Deliver(ctx context.Context, batch []*relay.Message, out []relay.Outcome) error {
-	for i, m := range batch {
-		outcome, err := h.send(ctx, m)
-		if err != nil {
+	s, _ := h.scratch.Get().(*scratch)
+	if s == nil {
+		s = new(scratch)
+	}
+	defer h.putScratch(s)
+	h.prepare(s, batch, out)
+	for rest := s.pieces; len(rest) > 0; {
+		n := h.runLength(rest)
+		if err := h.deliverRun(ctx, rest[:n], out); err != nil {
 			return fmt.Errorf("%s: %w", h.endpoint, err)
 		}
-		out[i] = outcome
+		rest = rest[n:]
 	}
 	return nil
 }
 
-func (h *HTTP) send(ctx context.Context, m *relay.Message) (relay.Outcome, error) {
-	header, err := requestHeader(m, h.headers)
-	if err != nil {
-		return relay.Outcome{Status: relay.Refused, Err: err}, nil
+func (h *HTTP) putScratch(s *scratch) {
+	if cap(s.buf) > keptBuffer {
+		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.timeout)
-	defer cancel()
-	req, err := retryablehttp.NewRequestWithContext(ctx, h.method, h.url, m.Data)
-	if err != nil {
-		return relay.Outcome{}, withoutURL(err)
-	}
-	req.Header = header
-	res, err := h.client.Do(req)
-	if err != nil {
-		return relay.Outcome{}, withoutURL(err)
-	}
-	defer res.Body.Close()
-	shown := readBody(res.Body)
-	return classify(res, shown)
+	clear(s.pieces) // they refer to messages
+	s.pieces, s.buf = s.pieces[:0], s.buf[:0]
+	h.scratch.Put(s)
 }
 
-// withoutURL takes the URL off an error of net/http: it may hold a token in its query.
-func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
+// prepare makes the pieces of a batch. What cannot be sent, whatever the endpoint says, is refused here, alone.
+func (h *HTTP) prepare(s *scratch, batch []*relay.Message, out []relay.Outcome) {
+	for i, m := range batch {
+		p := piece{index: i, id: m.ID}
+		err := h.address(&p, m)
+		if err == nil {
+			s.buf, p.data, err = h.format.encode(s.buf, m)
+		}
+		if err != nil {
+			out[i] = relay.Outcome{Status: relay.Refused, Err: err}
+			continue
+		}
+		s.pieces = append(s.pieces, p)
+	}
+}
+
+// address sets where a message goes, and the headers that only it has.
+func (h *HTTP) address(p *piece, m *relay.Message) (err error) {
+	if p.url, err = h.target.url(m); err != nil {
+		return err
+	}
+	if h.format.single {
+		p.header, err = messageHeader(m)
 	}
 	return err
 }
 
-// readBody reads the body to its end, or to a bound, and returns its beginning.
-func readBody(body io.Reader) string {
-	begin, err := io.ReadAll(io.LimitReader(body, shownBody+1))
-	if err == nil {
-		// The status has been received, so the outcome is known; a body that breaks off changes nothing.
-		io.Copy(io.Discard, io.LimitReader(body, maxResponseBody)) //nolint:errcheck
+// runLength returns how many pieces, at least one, go into the next request: those for the URL of the first, up to the size of a batch.
+func (h *HTTP) runLength(pieces []piece) int {
+	size := h.format.size(&pieces[0], true)
+	for i := 1; i < len(pieces); i++ {
+		size += h.format.size(&pieces[i], false)
+		if h.format.single || pieces[i].url != pieces[0].url || size > h.batch.Bytes {
+			return i
+		}
 	}
-	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(begin), "?")), " ")
-	if len(begin) > shownBody {
-		s += "…"
+	return len(pieces)
+}
+
+// deliverRun sends pieces in one request. If that is refused, one of them is to blame, or the size of them all: each half is sent by itself,
+// in order, down to the piece that is refused alone. An error says that the endpoint failed; what has no outcome then has to be sent again.
+func (h *HTTP) deliverRun(ctx context.Context, run []piece, out []relay.Outcome) error {
+	refusal, err := h.send(ctx, run)
+	switch {
+	case err != nil:
+		return err
+	case refusal == nil:
+		for i := range run {
+			out[run[i].index].Status = relay.Delivered
+		}
+		return nil
+	case len(run) == 1:
+		out[run[0].index] = relay.Outcome{Status: relay.Refused, Err: refusal, Code: refusal.Code}
+		return nil
 	}
-	return s
+	half := len(run) / 2
+	if err := h.deliverRun(ctx, run[:half], out); err != nil {
+		return err
+	}
+	return h.deliverRun(ctx, run[half:], out)
+}
+
+// send makes one request. No refusal and no error mean that it was delivered.
+func (h *HTTP) send(ctx context.Context, run []piece) (refusal *StatusError, err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	res, token, err := h.exchange(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return h.judge(res, token)
+}
+
+// exchange sends one request for the run and returns the response to it, whatever its status, and the token that went with it.
+func (h *HTTP) exchange(ctx context.Context, run []piece) (*http.Response, *oauth2.Token, error) {
+	token, err := h.tokens.get(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	header := h.header(run)
+	if token != nil {
+		header["Authorization"] = []string{token.Type() + " " + token.AccessToken}
+	}
+	body, err := h.bodies.build(h.format, run, header)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer body.release()
+	h.signer.sign(header, time.Now(), body.data)
+	res, err := h.do(ctx, run[0].url, header, body)
+	if err != nil {
+		return nil, nil, h.mask.err(withoutURL(err), secretOf(token))
+	}
+	if res.StatusCode == http.StatusUnauthorized {
+		h.tokens.drop(token)
+	}
+	return res, token, nil
+}
+
+// do sends a request to the URL, or to that of all messages.
+func (h *HTTP) do(ctx context.Context, to string, header http.Header, b *body) (*http.Response, error) {
+	req := &retryablehttp.Request{Request: h.base.WithContext(ctx)}
+	req.Header = header
+	if to != "" {
+		u, err := url.Parse(to)
+		if err != nil {
+			return nil, err
+		}
+		req.URL = u
+	}
+	if err := req.SetBody(b.content()); err != nil {
+		return nil, err
+	}
+	return h.client.Do(req)
+}
+
+// withoutURL takes the URL off an error of net/http: it may hold a token in its query.
+func withoutURL(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
 }
 
 // Close implements relay.Sink.

@@ -119,6 +119,18 @@ func TestHTTPStatusClasses(t *testing.T) {
 	}
 }
 
+func TestHTTPStatusOverrides(t *testing.T) {
+	c := newStatusClasses(config.HTTPStatus{Retry: []int{404, 409}, Poison: []int{207, 500}, Blocked: []int{400}})
+	for code, want := range map[int]statusClass{
+		404: classRetry, 409: classRetry, 207: classRefused, 500: classRefused, 400: classBlocked,
+		200: classDelivered, 503: classRetry, 422: classRefused, 401: classBlocked,
+	} {
+		if got := c.of(code); got != want {
+			t.Errorf("status %d: class %d, want %d", code, got, want)
+		}
+	}
+}
+
 func TestHTTPRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
@@ -129,15 +141,21 @@ func TestHTTPRetryAfter(t *testing.T) {
 			t.Errorf("Retry-After %q: %v, want %v", value, got, want)
 		}
 	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "120")
-		w.WriteHeader(503)
-	}))
-	defer srv.Close()
-	_, err := deliverOne(t, newHTTP(t, httpConfig(srv.URL)), message())
-	var fault *relay.Fault
-	if !errors.As(err, &fault) || fault.RetryAfter != 2*time.Minute {
-		t.Errorf("error %#v, want a fault with RetryAfter 2m", err)
+	for _, code := range []int{429, 503, 401} {
+		for value, want := range map[string]time.Duration{
+			"120": 2 * time.Minute, time.Now().Add(2 * time.Minute).UTC().Format(http.TimeFormat): 2 * time.Minute, "": 0,
+		} {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", value)
+				w.WriteHeader(code)
+			}))
+			_, err := deliverOne(t, newHTTP(t, httpConfig(srv.URL)), message())
+			srv.Close()
+			var fault *relay.Fault
+			if !errors.As(err, &fault) || fault.RetryAfter > want || fault.RetryAfter < want-10*time.Second {
+				t.Errorf("status %d, Retry-After %q: error %#v, want a fault with RetryAfter %v", code, value, err, want)
+			}
+		}
 	}
 }
 
@@ -159,6 +177,14 @@ func TestHTTPMisbehavingServers(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na")
 			io.Copy(io.Discard, c)
 		}, true},
+		"reset in the body of a 200": {func(c net.Conn) { reset(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") }, true},
+		"reset in the body of a 503": {func(c net.Conn) { reset(c, "HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nabc") }, false},
+		"reset before an answer":     {func(c net.Conn) { reset(c, "") }, false},
+		"body longer than it says":   {func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nabc") }, true},
+		"two lengths": {func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nabc")
+		}, false},
+		"slow headers":           {func(c net.Conn) { drip(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }, false},
 		"only informational 1xx": {func(c net.Conn) { endless(c, "", "HTTP/1.1 103 Early Hints\r\n\r\n") }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -177,6 +203,25 @@ func endless(c net.Conn, begin, again string) {
 	_, err := io.WriteString(c, begin)
 	for err == nil {
 		_, err = io.WriteString(c, again)
+	}
+}
+
+// reset writes, and then breaks the connection off with a RST.
+func reset(c net.Conn, s string) {
+	io.WriteString(c, s)
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+}
+
+// drip writes a byte at a time, too slowly to come to an end before the sink gives up.
+func drip(c net.Conn, s string) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for i := range s {
+		if _, err := io.WriteString(c, s[i:i+1]); err != nil {
+			return
+		}
+		<-tick.C
 	}
 }
 

@@ -1,6 +1,9 @@
 package sinks
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/textproto"
@@ -18,32 +21,68 @@ var hopByHop = map[string]bool{
 	"Host": true, "Content-Length": true,
 }
 
-// requestHeader builds the headers of the request for m: the message's own, the relay's, then those of the configuration.
+// messageHeader returns the headers of a request for m alone: the message's own and the relay's.
 // An error says that m has a header that HTTP cannot carry.
-func requestHeader(m *relay.Message, configured http.Header) (http.Header, error) {
-	h := make(http.Header, len(m.Header)+len(configured)+6)
+func messageHeader(m *relay.Message) (http.Header, error) {
+	h := make(http.Header, len(m.Header)+10)
 	for k, values := range m.Header {
 		if err := checkHeader(k, values); err != nil {
 			return nil, err
 		}
-		if k = textproto.CanonicalMIMEHeaderKey(k); !hopByHop[k] {
+		switch k = textproto.CanonicalMIMEHeaderKey(k); {
+		case hopByHop[k]:
+		case h[k] == nil:
+			h[k] = values[:len(values):len(values)] // the message's own, only to be read
+		default: // it has the same header in another letter case, too
 			h[k] = append(h[k], values...)
 		}
-	}
-	if h["Content-Type"] == nil {
-		h["Content-Type"] = []string{"application/octet-stream"}
 	}
 	if !validValue(m.Subject) {
 		return nil, fmt.Errorf("subject %q cannot be a header's value", m.Subject)
 	}
 	h["Nats-Subject"] = []string{m.Subject}
 	h["Nats-Timestamp"] = []string{m.Time.UTC().Format(time.RFC3339Nano)}
-	h["Idempotency-Key"] = []string{m.ID}
-	h["User-Agent"] = []string{"natsrelay"}
-	for k, values := range configured {
-		h[k] = values
-	}
 	return h, nil
+}
+
+// header returns the headers of a request for the run, those of the configuration last.
+func (h *HTTP) header(run []piece) http.Header {
+	header := run[0].header
+	if header == nil {
+		header = make(http.Header, len(h.headers)+8)
+	}
+	switch {
+	case h.format.contentType != "":
+		header["Content-Type"] = []string{h.format.contentType}
+		delete(header, "Content-Encoding") // the message's own is about its payload, not about this body
+	case header["Content-Type"] == nil:
+		header["Content-Type"] = []string{"application/octet-stream"}
+	}
+	header["Idempotency-Key"] = []string{idempotencyKey(run)}
+	for k, values := range h.headers {
+		header[k] = values
+	}
+	return header
+}
+
+// idempotencyKey returns what names a request at each attempt: the id of its message, or a hash over the ids of its messages. It is the
+// hash, too, for an id that cannot be a header's value.
+func idempotencyKey(run []piece) string {
+	if len(run) == 1 && validValue(run[0].id) {
+		return run[0].id
+	}
+	size := 0
+	for i := range run {
+		size += len(run[i].id) + 2
+	}
+	ids := make([]byte, 0, size)
+	for i := range run {
+		p := &run[i]
+		ids = binary.AppendUvarint(ids, uint64(len(p.id))) // lest "a", "bc" be "ab", "c"
+		ids = append(ids, p.id...)
+	}
+	hash := sha256.Sum256(ids)
+	return "batch-" + hex.EncodeToString(hash[:16])
 }
 
 func checkHeader(key string, values []string) error {

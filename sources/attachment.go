@@ -107,7 +107,7 @@ func (a *attachment) close() {
 }
 
 func (a *attachment) subscribe(s *subscription) error {
-	sub, err := a.nc.QueueSubscribe(s.subject, a.core.cfg.Queue, a.core.handler(a.accept))
+	sub, err := a.nc.QueueSubscribe(s.subject, a.core.cfg.Queue, a.core.handler(a.nc, a.accept))
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,8 @@ const (
 //
 // Core NATS delivers at most once. What is published while the relay is not connected never reaches
 // it, and what arrives faster than the route takes it is dropped by the client beyond the
-// pending limit, counted and logged. The source never answers msg.Reply, and takes a message with
-// a Status header for the ordinary message that it is on a core subject.
+// pending limit, counted and logged. The source answers msg.Reply only if the configuration says so, and
+// then only with what the route has for an answer. It takes a message with a Status header for the ordinary message that it is on a core subject.
 type Core struct {
 	conn *natsconn.Conn
 	cfg  *config.CoreSource
@@ -90,7 +90,7 @@ func (c *Core) Run(ctx context.Context, accept func(*relay.Message) error) error
 
 // handler returns the callback of one subscription. nats.go calls it from one goroutine, so the
 // id generator needs no lock, unlike nuid's global one.
-func (c *Core) handler(accept func(*relay.Message) error) nats.MsgHandler {
+func (c *Core) handler(nc *nats.Conn, accept func(*relay.Message) error) nats.MsgHandler {
 	ids := nuid.New()
 	return func(m *nats.Msg) {
 		msg := &relay.Message{
@@ -98,6 +98,9 @@ func (c *Core) handler(accept func(*relay.Message) error) nats.MsgHandler {
 			Header:  relay.Header(m.Header),
 			Data:    m.Data,
 			Time:    time.Now(),
+		}
+		if c.cfg.Reply {
+			msg.Respond = responder(nc, m)
 		}
 		if msg.ID = msg.Header.Get(relay.HeaderMsgID); msg.ID == "" {
 			msg.ID = ids.Next()

@@ -33,6 +33,8 @@ type harness struct {
 	log  *natstest.Log
 	hold chan struct{} // accept waits until it is closed
 
+	answer func(*relay.Message) error // what accept does with requests, if it is set
+
 	stop func() error // ends Run, and returns what it returned
 
 	mu   sync.Mutex
@@ -41,6 +43,9 @@ type harness struct {
 
 func (h *harness) accept(m *relay.Message) error {
 	<-h.hold
+	if h.answer != nil && m.Respond != nil {
+		return h.answer(m)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.msgs = append(h.msgs, m)

@@ -61,6 +61,16 @@ func (p *relayProcess) stop() {
 	p.cmd = nil
 }
 
+// command runs another command of the program, with the relay's configuration, and returns what it printed.
+func (p *relayProcess) command(args ...string) string {
+	p.t.Helper()
+	out, err := exec.Command(p.binary, append(args, "-c", p.config)...).CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("natsrelay %q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
 // A logBuffer keeps what a process writes.
 type logBuffer struct {
 	mu    sync.Mutex
@@ -77,6 +87,13 @@ func (b *logBuffer) contains(text string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return bytes.Contains(b.lines.Bytes(), []byte(text))
+}
+
+// count returns how many lines there are.
+func (b *logBuffer) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Count(b.lines.Bytes(), []byte("\n"))
 }
 
 func (b *logBuffer) tail(lines int) string {

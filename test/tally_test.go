@@ -126,7 +126,8 @@ type endpoint struct {
 	t      *testing.T
 	addr   string
 	tally  *tally
-	status func() int // 0 or nil: 200
+	status func() int                // 0 or nil: 200
+	refuse func(payload string) bool // answered with 422; nil: none
 
 	server *http.Server
 }
@@ -165,6 +166,10 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(code)
 			return
 		}
+	}
+	if e.refuse != nil && e.refuse(string(body)) {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		return
 	}
 	e.tally.add(r.Header.Get("Nats-Subject"), string(body))
 }

@@ -8,7 +8,8 @@ import (
 
 // The words of relay.toml in the engine's terms. config has checked them: each is in its map.
 
-func bufferOptions(b config.Buffer) relay.BufferOptions {
+func bufferOptions(r *config.Route) relay.BufferOptions {
+	b := r.Buffer
 	return relay.BufferOptions{
 		Memory: b.Memory,
 		Disk:   b.Disk,
@@ -23,7 +24,8 @@ func bufferOptions(b config.Buffer) relay.BufferOptions {
 			"drop_oldest": relay.DropOldest,
 			"drop_newest": relay.DropNewest,
 		}[b.WhenFull],
-		MaxAge: b.MaxAge,
+		MaxAge:      b.MaxAge,
+		KeepExpired: r.DeadLetter.Given && r.DeadLetter.To != "drop",
 		Sync: map[string]spool.SyncMode{
 			"each":     spool.SyncEach,
 			"interval": spool.SyncInterval,
@@ -49,5 +51,8 @@ func deliveryOptions(d config.Delivery) relay.DeliveryOptions {
 		InFlight: d.InFlight,
 		RetryMin: d.Retry.Min,
 		RetryMax: d.Retry.Max,
+
+		MaxAttempts: d.MaxAttempts,
+		RateLimit:   d.RateLimit,
 	}
 }

@@ -13,7 +13,7 @@ func reportOrphans(cfg *config.Config, log zerolog.Logger) {
 	for _, r := range cfg.Routes {
 		running[r.Name] = r.Enabled
 	}
-	names, err := spooledRoutes(cfg.StateDir)
+	names, err := spools().routes(cfg.StateDir)
 	if err != nil {
 		log.Warn().Err(err).Msg("cannot look for spools of routes that do not run")
 	}

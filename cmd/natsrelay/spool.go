@@ -11,6 +11,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// spools is the shelf of what waits to be delivered.
+func spools() shelf { return shelf{command: "spool", nothing: "nothing on disk", dir: spoolDir} }
+
 func newSpool() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spool COMMAND ROUTE",
@@ -21,12 +24,20 @@ messages on disk until they are exported or dropped.`,
 		Args:    unknownCommand,
 		RunE:    func(*cobra.Command, []string) error { return nil }, // never reached, see Args
 	}
-	cmd.AddCommand(newSpoolLs(), newSpoolCat(), newSpoolVerify(), newSpoolRepair(), newSpoolExport(), newSpoolReplay(), newSpoolDrop())
+	cmd.AddCommand(newLs(spools()), newCat(spools()), newSpoolVerify(), newSpoolRepair(), newExport(spools()), newSpoolReplay(), newDrop(spools()))
 	return cmd
+}
+
+// A shelf is one of the two kinds of things that routes keep on disk. They have the same files, and so the same commands.
+type shelf struct {
+	command string // natsrelay COMMAND
+	nothing string // what a route has that has nothing there
+	dir     func(stateDir, route string) string
 }
 
 // A spoolTarget is where a spool command works: the state directory of a relay that is stopped.
 type spoolTarget struct {
+	shelf
 	config, stateDir string // flags
 	create           bool   // the directory need not be there yet
 }
@@ -64,10 +75,10 @@ func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]b
 	return fn(dir, configured)
 }
 
-// withRoute calls fn with the folder of a route's spool.
+// withRoute calls fn with the folder of what a route has on the shelf.
 func (s *spoolTarget) withRoute(route string, fn func(dir string) error) error {
 	return s.withState(func(stateDir string, _ map[string]bool) error {
-		dir, err := existingSpool(stateDir, route)
+		dir, err := s.existing(stateDir, route)
 		if err != nil {
 			return err
 		}
@@ -75,16 +86,16 @@ func (s *spoolTarget) withRoute(route string, fn func(dir string) error) error {
 	})
 }
 
-// existingSpool returns the folder of a route's spool, or an error that says what there is instead.
-func existingSpool(stateDir, route string) (string, error) {
+// existing returns the folder of what a route has on the shelf, or an error that says what there is instead.
+func (s shelf) existing(stateDir, route string) (string, error) {
 	if err := checkRouteName(route); err != nil {
 		return "", err
 	}
-	dir := spoolDir(stateDir, route)
+	dir := s.dir(stateDir, route)
 	if _, err := os.Stat(dir); err != nil {
-		routes, listErr := spooledRoutes(stateDir)
+		routes, listErr := s.routes(stateDir)
 		if errors.Is(err, os.ErrNotExist) && listErr == nil {
-			err = withHints(fmt.Errorf("route %q has nothing on disk in %s", route, stateDir), fmt.Sprintf("the routes with a spool are: %q", routes))
+			err = withHints(fmt.Errorf("route %q has %s in %s", route, s.nothing, stateDir), fmt.Sprintf("the routes that have: %q", routes))
 		}
 		return "", err
 	}
@@ -99,9 +110,9 @@ func checkRouteName(route string) error {
 	return nil
 }
 
-// spooledRoutes returns the names of the routes that have a folder for their spool.
-func spooledRoutes(stateDir string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Dir(spoolDir(stateDir, "any")))
+// routes returns the names of the routes that have a folder on the shelf.
+func (s shelf) routes(stateDir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(s.dir(stateDir, "any")))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

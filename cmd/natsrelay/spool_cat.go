@@ -14,13 +14,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newSpoolCat() *cobra.Command {
-	var target spoolTarget
+func newCat(s shelf) *cobra.Command {
+	target := spoolTarget{shelf: s}
 	var which selection
 	cmd := &cobra.Command{
 		Use:     "cat ROUTE",
-		Short:   "Print the messages of a spool, oldest first, as JSON lines",
-		Example: "$ natsrelay spool cat orders --subject 'orders.eu.>' --since 2h --limit 10",
+		Short:   "Print the messages, oldest first, as JSON lines",
+		Example: "$ natsrelay " + s.command + " cat orders --subject 'orders.eu.>' --since 2h --limit 10",
 		Args:    exactArguments("ROUTE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := which.parse(time.Now()); err != nil {
@@ -33,10 +33,15 @@ func newSpoolCat() *cobra.Command {
 		},
 	}
 	target.flags(cmd)
-	cmd.Flags().StringVar(&which.subject, "subject", "", "only subjects that match this `PATTERN` (with the wildcards * and >)")
-	cmd.Flags().StringVar(&which.since, "since", "", "only what arrived after this `TIME` (RFC 3339), or this long ago (such as 2h)")
-	cmd.Flags().IntVar(&which.limit, "limit", 0, "at most so many; 0 = all")
+	which.flags(cmd)
 	return cmd
+}
+
+// flags are those by which messages are chosen.
+func (s *selection) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.subject, "subject", "", "only subjects that match this `PATTERN` (with the wildcards * and >)")
+	cmd.Flags().StringVar(&s.since, "since", "", "only what arrived after this `TIME` (RFC 3339), or this long ago (such as 2h)")
+	cmd.Flags().IntVar(&s.limit, "limit", 0, "at most so many; 0 = all")
 }
 
 // selection says which messages of a spool are wanted.

@@ -8,13 +8,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newSpoolDrop() *cobra.Command {
-	var target spoolTarget
+func newDrop(s shelf) *cobra.Command {
+	target := spoolTarget{shelf: s}
 	var yes bool
 	cmd := &cobra.Command{
 		Use:     "drop ROUTE --yes",
-		Short:   "Delete the spool of a route with all its messages",
-		Example: "$ natsrelay spool drop orders --yes",
+		Short:   "Delete all that a route has there",
+		Example: "$ natsrelay " + s.command + " drop orders --yes",
 		Args:    exactArguments("ROUTE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return target.withRoute(args[0], func(dir string) error {
@@ -27,7 +27,7 @@ func newSpoolDrop() *cobra.Command {
 				lost := count(report.Stats.Records, "message")
 				if !yes {
 					return withStatus(withHints(fmt.Errorf("this would delete %s for good", lost),
-						"natsrelay spool export "+args[0]+" FILE keeps them; add --yes to delete them"), exitUsage)
+						"natsrelay "+s.command+" export "+args[0]+" FILE keeps them; add --yes to delete them"), exitUsage)
 				}
 				if err := spool.Remove(dir); err != nil {
 					return err

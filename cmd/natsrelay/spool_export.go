@@ -9,14 +9,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newSpoolExport() *cobra.Command {
-	var target spoolTarget
+func newExport(s shelf) *cobra.Command {
+	target := spoolTarget{shelf: s}
 	cmd := &cobra.Command{
 		Use:   "export ROUTE FILE",
-		Short: "Write the messages of a spool to a new file, as JSON lines; they stay in the spool",
-		Long:  "FILE - is the standard output. The file can be put into a spool again with replay.",
-		Example: `$ natsrelay spool export orders orders.jsonl
-$ natsrelay spool drop orders --yes`,
+		Short: "Write the messages to a new file, as JSON lines; they stay where they are",
+		Long:  "FILE - is the standard output. The file can be put into a spool with `natsrelay spool replay`.",
+		Example: fmt.Sprintf(`$ natsrelay %s export orders orders.jsonl
+$ natsrelay %[1]s drop orders --yes`, s.command),
 		Args: exactArguments("ROUTE", "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return target.withRoute(args[0], func(dir string) error { return exportSpool(cmd, dir, args[1]) })

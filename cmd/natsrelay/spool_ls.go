@@ -11,15 +11,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newSpoolLs() *cobra.Command {
-	var target spoolTarget
+func newLs(s shelf) *cobra.Command {
+	target := spoolTarget{shelf: s}
 	cmd := &cobra.Command{
 		Use:     "ls [ROUTE …]",
-		Short:   "List the spools, with their messages, size, age and damage",
-		Example: "$ natsrelay spool ls",
+		Short:   "List what there is, with its messages, size, age and damage",
+		Example: "$ natsrelay " + s.command + " ls",
 		RunE: func(cmd *cobra.Command, routes []string) error {
 			return target.withState(func(stateDir string, configured map[string]bool) error {
-				return listSpools(cmd.OutOrStdout(), stateDir, routes, configured)
+				return s.list(cmd.OutOrStdout(), stateDir, routes, configured)
 			})
 		},
 	}
@@ -27,10 +27,10 @@ func newSpoolLs() *cobra.Command {
 	return cmd
 }
 
-func listSpools(out io.Writer, stateDir string, routes []string, configured map[string]bool) error {
+func (s shelf) list(out io.Writer, stateDir string, routes []string, configured map[string]bool) error {
 	if len(routes) == 0 {
 		var err error
-		if routes, err = spooledRoutes(stateDir); err != nil {
+		if routes, err = s.routes(stateDir); err != nil {
 			return err
 		}
 	}
@@ -38,15 +38,15 @@ func listSpools(out io.Writer, stateDir string, routes []string, configured map[
 	fmt.Fprintln(table, "ROUTE\tMESSAGES\tBYTES\tOLDEST\tNEWEST\tSEGMENTS\tDAMAGE")
 	var errs []error
 	for _, route := range routes {
-		if err := listSpool(table, stateDir, route, configured == nil || configured[route]); err != nil {
+		if err := s.listOne(table, stateDir, route, configured == nil || configured[route]); err != nil {
 			errs = append(errs, fmt.Errorf("route %s: %w", route, err))
 		}
 	}
 	return errors.Join(append(errs, table.Flush())...)
 }
 
-func listSpool(table io.Writer, stateDir, route string, configured bool) error {
-	dir, err := existingSpool(stateDir, route)
+func (s shelf) listOne(table io.Writer, stateDir, route string, configured bool) error {
+	dir, err := s.existing(stateDir, route)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func listSpool(table io.Writer, stateDir, route string, configured bool) error {
 	if !configured {
 		name += " (not in the configuration)"
 	}
-	s := report.Stats
-	fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", name, s.Records, s.FileBytes, when(s.Oldest), when(s.Newest), s.Segments, damageOf(report))
+	st := report.Stats
+	fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", name, st.Records, st.FileBytes, when(st.Oldest), when(st.Newest), st.Segments, damageOf(report))
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 const replayBatch = 1000
 
 func newSpoolReplay() *cobra.Command {
-	target := spoolTarget{create: true}
+	target := spoolTarget{shelf: spools(), create: true}
 	cmd := &cobra.Command{
 		Use:   "replay ROUTE FILE",
 		Short: "Put exported messages into a route's spool, behind what is there",
@@ -31,8 +31,8 @@ to its end before anything is written: a line that is wrong leaves the spool as 
 				return err
 			}
 			return target.withState(func(stateDir string, configured map[string]bool) error {
-				if configured != nil && !configured[args[0]] {
-					return withHints(fmt.Errorf("there is no route %q in the configuration, so nobody would deliver the messages", args[0]), "natsrelay spool ls")
+				if err := mustBeConfigured(args[0], configured); err != nil {
+					return err
 				}
 				return replayFile(cmd, spoolDir(stateDir, args[0]), args[1])
 			})

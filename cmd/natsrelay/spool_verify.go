@@ -10,7 +10,7 @@ import (
 )
 
 func newSpoolVerify() *cobra.Command {
-	var target spoolTarget
+	target := spoolTarget{shelf: spools()}
 	cmd := &cobra.Command{
 		Use:     "verify ROUTE",
 		Short:   "Read every byte of a spool and report what is damaged; changes nothing",
@@ -32,7 +32,7 @@ func newSpoolVerify() *cobra.Command {
 }
 
 func newSpoolRepair() *cobra.Command {
-	var target spoolTarget
+	target := spoolTarget{shelf: spools()}
 	cmd := &cobra.Command{
 		Use:     "repair ROUTE",
 		Short:   "Write damaged segments anew, with all that is whole; the damaged bytes are kept in damaged/",

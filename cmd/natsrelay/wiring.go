@@ -11,6 +11,7 @@ import (
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/sinks"
 	"github.com/natsrelay/natsrelay/sources"
+	"github.com/natsrelay/natsrelay/stages"
 	"github.com/rs/zerolog"
 )
 
@@ -47,12 +48,23 @@ func (w *wiring) route(r *config.Route) (*relay.Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	stage, err := stages.New(r)
+	if err != nil {
+		return nil, err
+	}
+	dead, err := w.deadLetters(r)
+	if err != nil {
+		return nil, err
+	}
 	opts := relay.RouteOptions{
 		Name:     r.Name,
 		Instance: w.cfg.Instance,
 		Dir:      spoolDir(w.cfg.StateDir, r.Name),
-		Buffer:   bufferOptions(r.Buffer),
+		Buffer:   bufferOptions(r),
 		Delivery: deliveryOptions(r.Delivery),
+		Stage:    stage,
+
+		DeadLetters: dead,
 	}
 	return relay.NewRoute(opts, source, sink, w.log)
 }
@@ -81,6 +93,21 @@ func (w *wiring) sink(r *config.Route) (relay.Sink, error) {
 		return sinks.NewNATS(conn, r.Sink.NATS), nil
 	}
 	return nil, fmt.Errorf("no sink of type %q", r.Sink.Type)
+}
+
+// deadLetters returns where the route's dead letters go, nil if nobody keeps them.
+func (w *wiring) deadLetters(r *config.Route) (relay.DeadLetters, error) {
+	switch r.DeadLetter.To {
+	case "disk":
+		return sinks.NewDeadLetterDisk(deadDir(w.cfg.StateDir, r.Name), r.DeadLetter.Max, r.Buffer.MinFree, w.routeLog(r)), nil
+	case "nats":
+		conn, err := w.connect(r, r.DeadLetter.NATS, "dead letters")
+		if err != nil {
+			return nil, err
+		}
+		return sinks.NewDeadLetterNATS(conn, r.DeadLetter), nil
+	}
+	return nil, nil
 }
 
 // connect opens a connection of the route's own, so that a consumer that the server cuts off for being slow
@@ -112,3 +139,6 @@ func (w *wiring) close(ctx context.Context) error {
 // spoolDir is the folder of a route's spool. Routes have a folder of their own below state_dir: their names are the user's,
 // and one of them may be "lock".
 func spoolDir(stateDir, route string) string { return filepath.Join(stateDir, "spool", route) }
+
+// deadDir is the folder of a route's dead letters.
+func deadDir(stateDir, route string) string { return filepath.Join(stateDir, "dead", route) }

@@ -1,0 +1,253 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/natsconn"
+	"github.com/natsrelay/natsrelay/relay"
+	"github.com/natsrelay/natsrelay/relay/spool"
+)
+
+func letter(id string, size int) *relay.DeadLetter {
+	at := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	return &relay.DeadLetter{
+		Message: &relay.Message{Subject: "orders.eu.1", ID: id, Data: make([]byte, size), Time: at, Header: relay.Header{"K": {"v"}}},
+		Reason:  relay.DeadRefused, Err: errors.New("status 422\nno such \x00thing"), Code: 422, Attempts: 3, Route: "orders", Time: at.Add(time.Hour),
+	}
+}
+
+// wantDeadHeaders are those of letter.
+func wantDeadHeaders() relay.Header {
+	return relay.Header{
+		"K": {"v"}, relay.HeaderDeadReason: {"refused"}, relay.HeaderDeadStatus: {"422"}, relay.HeaderDeadAttempts: {"3"}, relay.HeaderDeadRoute: {"orders"},
+		relay.HeaderDeadTime: {"2026-11-01T13:00:00Z"}, relay.HeaderDeadError: {"status 422 no such thing"},
+	}
+}
+
+func storedLetters(t *testing.T, dir string) (all []*relay.Stored) {
+	t.Helper()
+	err := spool.Walk(t.Context(), dir, 0, func(rec spool.Record) error {
+		s, err := relay.DecodeRecord(rec)
+		all = append(all, s)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// What Store has taken is on disk at once, with its headers, while the store goes on, and whichever lane it came from.
+func TestDeadLetterDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dead", "orders")
+	s := NewDeadLetterDisk(dir, 16<<20, 0, zerolog.Nop())
+	if err := s.Close(t.Context()); err != nil {
+		t.Errorf("close without a letter: %v", err)
+	}
+	const lanes, each = 8, 20
+	var wg sync.WaitGroup
+	for lane := range lanes {
+		wg.Go(func() {
+			for i := range each {
+				if n, err := s.Store(t.Context(), []*relay.DeadLetter{letter(fmt.Sprint(lane, i, "a"), 10), letter(fmt.Sprint(lane, i, "b"), 10)}); n != 0 || err != nil {
+					t.Errorf("displaced %d, error %v", n, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	got := storedLetters(t, dir) // not closed: as after a kill
+	ids := map[string]bool{}
+	for _, l := range got {
+		ids[l.ID] = true
+	}
+	if len(got) != 2*lanes*each || len(ids) != len(got) {
+		t.Errorf("%d letters of %d messages, want %d of each", len(got), len(ids), 2*lanes*each)
+	}
+	if diff := cmp.Diff(wantDeadHeaders(), got[0].Header); diff != "" || got[0].Subject != "orders.eu.1" {
+		t.Errorf("subject %q, headers (-want +got):\n%s", got[0].Subject, diff)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// At its bound, the oldest letters give way; each is counted, and the newest are there.
+func TestDeadLetterDiskIsBounded(t *testing.T) {
+	const most, size, n = 16 << 20, 100_000, 400
+	dir := t.TempDir()
+	s := NewDeadLetterDisk(dir, most, 0, zerolog.Nop())
+	displaced := 0
+	for i := range n {
+		d, err := s.Store(t.Context(), []*relay.DeadLetter{letter(fmt.Sprint(i), size)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		displaced += d
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := storedLetters(t, dir)
+	if len(got)+displaced != n || len(got)*size < most/2 || len(got)*size > most || got[len(got)-1].ID != fmt.Sprint(n-1) {
+		t.Errorf("%d letters are left and %d gave way, of %d; the newest is %s", len(got), displaced, n, got[len(got)-1].ID)
+	}
+}
+
+// A letter that can never be stored, and a disk without room, are said to be so: the message stays with the route.
+func TestDeadLetterDiskRefuses(t *testing.T) {
+	tooLarge := NewDeadLetterDisk(t.TempDir(), 1<<20, 0, zerolog.Nop())
+	defer tooLarge.Close(t.Context())
+	_, err := tooLarge.Store(t.Context(), []*relay.DeadLetter{letter("1", 2<<20)})
+	if fault, ok := errors.AsType[*relay.Fault](err); !ok || !fault.Blocked || !errors.Is(err, spool.ErrTooLarge) {
+		t.Errorf("too large: %v", err)
+	}
+	full := NewDeadLetterDisk(t.TempDir(), 1<<20, 1<<60, zerolog.Nop())
+	defer full.Close(t.Context())
+	if _, err := full.Store(t.Context(), []*relay.DeadLetter{letter("1", 10)}); !errors.Is(err, spool.ErrLowSpace) {
+		t.Errorf("no room: %v", err)
+	}
+}
+
+func newDeadLetterNATS(t *testing.T, cfg *config.NATS) *DeadLetterNATS {
+	t.Helper()
+	conn, err := natsconn.Open(cfg, natsconn.Options{Instance: "vm-17", Role: "dead", Log: natstest.NewLog(t).Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewDeadLetterNATS(conn, config.DeadLetter{To: "nats", NATS: "edge", Subject: "dead.orders"})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := errors.Join(s.Close(ctx), conn.Close(ctx)); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	waitConnected(t, s.sink)
+	return s
+}
+
+// A letter is at the server when Store returns, on its subject, with its headers and the message's id.
+func TestDeadLetterNATS(t *testing.T) {
+	srv := natstest.Start(t, "", nil)
+	r := subscribe(t, srv.Client(), "dead.>")
+	s := newDeadLetterNATS(t, natstest.Config(srv.URL()))
+	if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("7", 5), letter("8", 0)}); err != nil {
+		t.Fatal(err)
+	}
+	got := r.all()
+	if len(got) != 2 {
+		t.Fatalf("%d arrived", len(got))
+	}
+	want := nats.Header(wantDeadHeaders())
+	want[HeaderDeadSubject], want[relay.HeaderMsgID] = []string{"orders.eu.1"}, []string{"7"}
+	if diff := cmp.Diff(want, got[0].Header); diff != "" || got[0].Subject != "dead.orders" || len(got[0].Data) != 5 {
+		t.Errorf("subject %q, %d bytes, headers (-want +got):\n%s", got[0].Subject, len(got[0].Data), diff)
+	}
+}
+
+// A server that is away, will not permit it, or would never take it, is no reason to lose a letter.
+func TestDeadLetterNATSFails(t *testing.T) {
+	srv := natstest.Start(t, "max_payload: 1000\n"+permitting(`"other"`), nil)
+	cfg := natstest.Config(srv.URL())
+	cfg.User, cfg.Password = "u", "p"
+	s := newDeadLetterNATS(t, cfg)
+	for name, c := range map[string]struct {
+		letter *relay.DeadLetter
+		want   string
+	}{"denied": {letter("1", 5), "not permitted"}, "too large": {letter("2", 2000), "max_payload"}} {
+		_, err := s.Store(t.Context(), []*relay.DeadLetter{c.letter})
+		if fault, ok := errors.AsType[*relay.Fault](err); !ok || !fault.Blocked || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want a blocked fault", name, err)
+		}
+	}
+	srv.Stop()
+	natstest.Eventually(t, "the outage is reported", func() bool {
+		_, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 5)})
+		fault, ok := errors.AsType[*relay.Fault](err)
+		return ok && !fault.Blocked
+	})
+}
+
+// syncFS is the operating system's file system, on which fsync can be made to fail.
+type syncFS struct{ broken atomic.Bool }
+
+func (fs *syncFS) MkdirAll(dir string) error    { return os.MkdirAll(dir, 0o700) }
+func (fs *syncFS) Rename(from, to string) error { return os.Rename(from, to) }
+func (fs *syncFS) Remove(name string) error     { return os.Remove(name) }
+func (fs *syncFS) SyncDir(string) error         { return nil }
+func (fs *syncFS) Free(string) (int64, error)   { return math.MaxInt64, nil }
+func (fs *syncFS) ReadDir(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
+
+func (fs *syncFS) OpenFile(name string, flag int) (spool.File, error) {
+	f, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &syncFile{f, fs}, nil
+}
+
+type syncFile struct {
+	*os.File
+	fs *syncFS
+}
+
+func (f *syncFile) Linked() (bool, error) { return true, nil }
+
+func (f *syncFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f *syncFile) Sync() error {
+	if f.fs.broken.Load() {
+		return syscall.EIO
+	}
+	return nil
+}
+
+// A letter whose fsync failed is not stored: it may be there twice afterwards, but the route has kept its message.
+func TestDeadLetterDiskWaitsForTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	fs := &syncFS{}
+	s := NewDeadLetterDisk(dir, 16<<20, 0, zerolog.Nop())
+	s.opts.FS = fs
+	defer s.Close(t.Context())
+	fs.broken.Store(true)
+	if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 10)}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("fsync failed, and Store said %v", err)
+	}
+	fs.broken.Store(false)
+	if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 10)}); err != nil {
+		t.Error(err)
+	}
+	if got := storedLetters(t, dir); len(got) == 0 || len(got) > 2 || got[0].ID != "1" {
+		t.Errorf("%d letters", len(got))
+	}
+}
