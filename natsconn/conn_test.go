@@ -72,7 +72,7 @@ func TestConnectsOnceTheServerIsThere(t *testing.T) {
 	natstest.Eventually(t, "connect is logged", func() bool {
 		return log.Count(`"message":"connected"`, `"nats":"test"`, `"url":"`+srv.URL()+`"`) == 1
 	})
-	if n := log.Count("cannot connect", "connection refused", srv.Addr(), "next_ms"); n != 1 {
+	if n := log.Count("cannot connect", "connection refused", srv.Addr(), "next_in"); n != 1 {
 		t.Errorf("%d lines about failed attempts, want 1: the others are summed up", n)
 	}
 }

@@ -45,7 +45,7 @@ func (e *events) connected(nc *nats.Conn) {
 func (e *events) reconnected(nc *nats.Conn, down time.Duration) {
 	e.reconnects.Add(1)
 	url, failed := e.arrived(nc)
-	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_ms", down).
+	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_for", down).
 		Int("attempts_held_back", failed).Msg("reconnected")
 }
 
@@ -88,7 +88,7 @@ func (e *events) attemptFailed(addr string, err error, next time.Duration) {
 	}
 	ev := e.log.Warn().Str("url", addr).Err(err).Int("held_back", held)
 	if next > 0 {
-		ev = ev.Dur("next_ms", next)
+		ev = ev.Dur("next_in", next)
 	}
 	ev.Msg("cannot connect: trying again")
 }

@@ -483,10 +483,10 @@ func TestEpisode(t *testing.T) {
 	}
 	want := []string{
 		`{"level":"warn","dropped":10,"message":"slow consumer: messages arrive faster than the route takes them and are dropped"}`,
-		`{"level":"warn","dropped":16,"for_ms":69000,"message":"slow consumer: messages are still being dropped"}`,
-		`{"level":"warn","dropped":16,"for_ms":69000,"message":"slow consumer: over"}`,
+		`{"level":"warn","dropped":16,"lasted":69000,"message":"slow consumer: messages are still being dropped"}`,
+		`{"level":"warn","dropped":16,"lasted":69000,"message":"slow consumer: over"}`,
 		`{"level":"warn","dropped":2,"message":"slow consumer: messages arrive faster than the route takes them and are dropped"}`,
-		`{"level":"warn","dropped":2,"for_ms":0,"message":"slow consumer: over"}`,
+		`{"level":"warn","dropped":2,"lasted":0,"message":"slow consumer: over"}`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("log (-want +got)\n%s", diff)
