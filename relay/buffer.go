@@ -121,59 +121,6 @@ func (b *buffer) put(m *Message) error {
 func (b *buffer) hold(m *Message)    { b.held, b.messages = b.held+m.cost, b.messages+1 }
 func (b *buffer) release(m *Message) { b.held, b.messages = b.held-m.cost, b.messages-1 }
 
-// admit waits for, or makes, room for size bytes.
-func (b *buffer) admit(size int64) error {
-	if size > b.opts.Memory {
-		b.drops.add(DropTooLarge, 1, nil)
-		return errNoRoom
-	}
-	for !b.noMore && !b.fits(size) {
-		switch {
-		case b.diskTakes():
-			if b.startSpilling("memory is full"); !b.fits(size) {
-				b.room.Wait() // for the keeper, it does not take long
-			}
-		case b.opts.WhenFull == Block:
-			b.waiting++
-			b.room.Wait()
-			b.waiting--
-		case b.opts.WhenFull == DropOldest && b.canReplace():
-			b.pressed = true
-			b.work.Signal()
-			b.room.Wait()
-		case b.opts.WhenFull == DropNewest || !b.dropOldest():
-			b.fullAt = time.Now()
-			b.drops.add(DropBufferFull, 1, nil)
-			return errNoRoom
-		default:
-			b.fullAt = time.Now()
-		}
-	}
-	if b.noMore {
-		return ErrStopped
-	}
-	return nil
-}
-
-// fits reports whether size more bytes keep the buffer within its memory.
-func (b *buffer) fits(size int64) bool {
-	limit := b.opts.Memory
-	switch {
-	case b.held == 0:
-		return true
-	case !b.spilling && b.opts.Disk > 0:
-		limit -= limit / 4 // kept free for the tail, or nothing could come while the keeper starts to write
-	case b.gap && b.held > b.ready:
-		limit = min(limit, b.ready+limit/2) // the tail leaves room for reading back
-	}
-	return b.held+size <= limit
-}
-
-// diskTakes reports whether the keeper can write what comes.
-func (b *buffer) diskTakes() bool {
-	return b.disk != nil && b.opts.Disk > 0 && !b.writeRest
-}
-
 // enqueue makes the message ready to be taken.
 func (b *buffer) enqueue(m *Message) {
 	q := b.queues[0]
@@ -331,31 +278,6 @@ func (b *buffer) settleOnDisk() {
 	if len(records) > 0 {
 		b.disk.Settle(records)
 	}
-}
-
-// dropOldest gives up the oldest message that nobody is delivering or writing, and reports whether there was one.
-func (b *buffer) dropOldest() bool {
-	if b.gap {
-		// The oldest are on a disk that does not work now. Of what is in memory, the tail is what stands in the way.
-		if len(b.tail) == 0 {
-			return false
-		}
-		m := b.tail[0]
-		b.tail = b.tail[1:]
-		b.discard(m, DropBufferFull)
-		return true
-	}
-	var oldest *queue
-	for _, q := range b.queues {
-		if q.len() > 0 && (oldest == nil || q.at(0).Time.Before(oldest.at(0).Time)) {
-			oldest = q
-		}
-	}
-	if oldest == nil {
-		return false
-	}
-	b.discard(oldest.pop(), DropBufferFull) // the next settleOnDisk takes it along
-	return true
 }
 
 // setSink tells the buffer whether the sink works: when it has not for SpillAfter, messages go to disk.

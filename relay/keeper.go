@@ -276,11 +276,6 @@ func (b *buffer) evicted() int {
 	return n
 }
 
-// canReplace reports whether replaceOldest may help: the file system is full, though perhaps not of what is ours.
-func (b *buffer) canReplace() bool {
-	return b.gap && !b.stuck && errors.Is(b.diskDown, spool.ErrLowSpace)
-}
-
 // replaceOldest gives up the oldest segment, of which the spool may then write as much anew, however full the file
 // system is. It is the last resort, when memory is full as well.
 func (b *buffer) replaceOldest() {
