@@ -134,10 +134,10 @@ func appendOrDrop(b *testing.B, s *Spool, recs []Record) {
 	}
 }
 
-// appendN appends n records, in calls of about 256 KiB, and calls sync, if given, after every 1,024.
+// appendN appends n records, in calls of 1,024 or 1 MiB, and calls sync, if given, after every 1,024.
 func appendN(b *testing.B, s *Spool, size, n int, sync func() error) {
 	data := payload(size)
-	recs := make([]Record, min(1024, max(16, chunkBytes/size)))
+	recs := make([]Record, min(1024, max(64, (1<<20)/size)))
 	seq := s.LastSeq()
 	for done := 0; done < n; {
 		batch := recs[:min(len(recs), n-done)]
@@ -249,6 +249,8 @@ func filled(b *testing.B, size int, o Options) *Spool {
 }
 
 func benchRead(b *testing.B, size int, cold bool, c Compression) {
+	ballast := make([]byte, 64<<20) // a relay's heap is not empty: without it the garbage collector would run all the time
+	defer runtime.KeepAlive(ballast)
 	s := filled(b, size, Options{Sync: SyncNever, Compression: c})
 	var recs []Record
 	from := uint64(1)

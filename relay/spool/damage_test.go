@@ -214,3 +214,26 @@ func TestForeignCursor(t *testing.T) {
 		t.Errorf("LastSeq %d", s.LastSeq())
 	}
 }
+
+// A file of which nothing can be made out is set aside; it neither cuts the segment in whose range its name lies, nor is
+// its name used again.
+func TestGarbageSegment(t *testing.T) {
+	for _, name := range []uint64{10, 5000} {
+		fs := newSimFS(crashDir)
+		s := mustOpen(t, crashDir, Options{FS: fs, SyncInterval: time.Hour})
+		mustAppend(t, s, recRange(1, 20)...)
+		_ = s.Close()
+		n := &inode{links: 1, data: bytes.Repeat([]byte("garbage!"), 100)}
+		path := filepath.Join(crashDir, segmentName(name))
+		fs.names[path] = n
+		var damage []Damage
+		s = mustOpen(t, crashDir, Options{FS: fs, SyncInterval: time.Hour, OnDamage: func(d Damage) { damage = append(damage, d) }})
+		wantRecords(t, readAll(t, s, 0), recRange(1, 20))
+		if len(damage) != 1 || damage[0].Records != 0 || fs.names[damage[0].Aside] != n || fs.names[path] != nil {
+			t.Errorf("%v", damage)
+		}
+		if s.LastSeq() < name {
+			t.Errorf("LastSeq %d", s.LastSeq())
+		}
+	}
+}

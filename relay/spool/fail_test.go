@@ -279,6 +279,10 @@ func TestFailedSync(t *testing.T) {
 	if err := s.Sync(); err != nil {
 		t.Fatalf("the records are elsewhere, this should have been well: %v", err)
 	}
+	for range 20 {
+		s2 := mustOpen(t, crashDir, Options{FS: fs.crashed(fs.rng), SyncInterval: time.Hour})
+		wantRecords(t, readAll(t, s2, 0), recRange(1, 20))
+	}
 	mustAppend(t, s, recRange(21, 25)...)
 	if err := s.Sync(); err != nil {
 		t.Fatal(err)

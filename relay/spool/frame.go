@@ -101,7 +101,7 @@ type scanner struct {
 	off  int64  // of the first byte in win
 	buf  []byte // length 0
 	win  []byte // what was read and not yet used: in buf
-	keep bool   // read into new memory each time, so that the bodies of frames stay valid
+	rest []byte // what of buf begins with the body of fr
 	bad  int64  // where the present hole began; < 0: none
 
 	tries int   // failed reads in a row
@@ -142,6 +142,7 @@ func (sc *scanner) scan() error {
 		if ok && sc.fr.ordinal >= sc.next {
 			sc.found()
 			sc.next = sc.fr.ordinal + sc.fr.count
+			sc.rest = sc.win[frameHeader:]
 			sc.use(need)
 			sc.tries, sc.step = 0, 4096
 			return nil
@@ -179,7 +180,7 @@ func (sc *scanner) fill(n int) (bool, error) {
 		return false, nil
 	}
 	size := max(n, int(min(scanBuffer, sc.end-sc.off)))
-	if sc.keep || cap(sc.buf) < size || cap(sc.buf) > 4*scanBuffer && size <= scanBuffer {
+	if cap(sc.buf) < size || cap(sc.buf) > 4*scanBuffer && size <= scanBuffer {
 		sc.buf = make([]byte, 0, size)
 	}
 	sc.win = append(sc.buf, sc.win...)

@@ -15,10 +15,14 @@ type reader struct {
 	sg      *segment
 	f       File
 	sc      *scanner
-	pending []Record // decoded and not yet handed out
-	next    uint64   // all records below were handed out, or skipped
-	inserts int      // Spool.inserts when pending was filled
-	tries   int      // failed attempts to open the file
+	decoded []Record
+	given   int    // as many of them were handed out, or skipped
+	next    uint64 // all records below were handed out, or skipped
+	buf     []byte // the scanner's, from one segment to the next
+	copy    []byte // what was last copied for the caller,
+	copyOff int64  // and where it was in the file
+	inserts int    // Spool.inserts when decoded was filled
+	tries   int    // failed attempts to open the file
 }
 
 // Read appends to dst the next unsettled records with sequence numbers of at least from, in order, as long as their Data
@@ -37,14 +41,14 @@ func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error
 	r := &s.reader
 	s.mu.Lock()
 	if from < r.next || r.inserts != s.inserts {
-		r.pending = r.pending[:0]
+		r.decoded, r.given = r.decoded[:0], 0
 		r.next = from
 		r.inserts = s.inserts
 	}
 	s.mu.Unlock()
 	start, left := len(dst), maxBytes
 	for {
-		if len(r.pending) == 0 {
+		if r.given == len(r.decoded) {
 			more, err := s.fetch(max(from, r.next))
 			if err != nil {
 				return dst, fmt.Errorf("read: %w", err)
@@ -60,17 +64,16 @@ func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error
 	}
 }
 
-// hand moves what is pending, and still unsettled, to dst, until no bytes are left; the first one it moves in any case if
+// hand moves what is decoded, and still unsettled, to dst, until no bytes are left; the first one it moves in any case if
 // need says so.
 func (s *Spool) hand(dst []Record, from uint64, left *int64, need bool) (_ []Record, full bool) {
 	r := &s.reader
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range r.pending {
-		rec := &r.pending[i]
+	for ; r.given < len(r.decoded); r.given++ {
+		rec := &r.decoded[r.given]
 		if rec.Seq >= from && s.isLive(rec.Seq) {
 			if int64(len(rec.Data)) > *left && !need {
-				r.pending = r.pending[i:]
 				return dst, true
 			}
 			*left -= int64(len(rec.Data))
@@ -78,9 +81,7 @@ func (s *Spool) hand(dst []Record, from uint64, left *int64, need bool) (_ []Rec
 			dst = append(dst, *rec)
 		}
 		r.next = rec.Seq + 1
-		*rec = Record{}
 	}
-	r.pending = r.pending[:0]
 	return dst, *left <= 0 && !need
 }
 
@@ -149,7 +150,7 @@ func (s *Spool) openReader(sg *segment) error {
 	}
 	r.sg, r.f, r.tries = sg, f, 0
 	r.sc = newScanner(f, sg.salt, framesStart, 0)
-	r.sc.keep = true
+	r.sc.buf = r.buf
 	return nil
 }
 
@@ -178,9 +179,10 @@ func (s *Spool) lostFile(sg *segment, err error) bool {
 	return true
 }
 
-// decode fills pending from one segment. false: it has no more records.
+// decode reads the next batch from one segment. false: it has no more records.
 func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 	r := &s.reader
+	r.decoded, r.given = r.decoded[:0], 0
 	size := 0
 	for size < batchBytes && r.sc.next < count {
 		err := r.sc.scan()
@@ -203,11 +205,29 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 			continue
 		}
 		size += len(fr.body)
-		if r.pending, err = r.codec.decode(r.pending, fr, sg.first+uint64(fr.ordinal)); err != nil {
+		if fr.kind == kindRecord {
+			r.decoded = append(r.decoded, Record{Seq: sg.first + uint64(fr.ordinal), Time: fr.time, Data: r.keep(fr)})
+		} else if r.decoded, err = r.codec.decode(r.decoded, fr, sg.first+uint64(fr.ordinal)); err != nil {
 			s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
 		}
 	}
-	return len(r.pending) > 0, nil
+	return len(r.decoded) > 0, nil
+}
+
+// keep returns the body of the scanner's frame in memory that the caller of Read will own: a large one is copied by itself,
+// else all that was read with it is copied at once, for it and for those that follow. That is faster than reading into new
+// memory, which is not in the processor's cache.
+func (r *reader) keep(fr *frame) []byte {
+	if len(fr.body) > scanBuffer/4 {
+		return append([]byte(nil), fr.body...)
+	}
+	at := fr.off + frameHeader - r.copyOff
+	if at < 0 || at+int64(len(fr.body)) > int64(len(r.copy)) {
+		r.copy = append([]byte(nil), r.sc.rest...) // unlike make, append does not clear the memory first
+		r.copyOff, at = fr.off+frameHeader, 0
+	}
+	end := at + int64(len(fr.body))
+	return r.copy[at:end:end]
 }
 
 // damaged sets the bytes aside and gives the records up, unless all of them are settled.
@@ -229,5 +249,8 @@ func (r *reader) close() {
 	if r.f != nil {
 		_ = r.f.Close()
 	}
-	r.f, r.sg, r.sc = nil, nil, nil
+	if r.sc != nil {
+		r.buf = r.sc.buf
+	}
+	r.f, r.sg, r.sc, r.copy = nil, nil, nil, nil
 }

@@ -99,7 +99,7 @@ func (s *Spool) load() error {
 		return err
 	}
 	// From here on nothing is refused any more.
-	var losses []segmentLoss
+	var losses []loss
 	var last uint64
 	for i, sg := range s.segs {
 		var next *segment // a file without a header says nothing about others
@@ -115,7 +115,7 @@ func (s *Spool) load() error {
 		if sg.broken != nil && sg.first <= last {
 			sg.count = 0 // and nothing about the records of a sound one
 			for i := range ls {
-				ls[i].loss = loss{Damage: ls[i].Damage}
+				ls[i].from, ls[i].to = 0, 0
 			}
 		}
 		if sg.count > 0 {
@@ -167,14 +167,15 @@ func (s *Spool) loadCursor() (m mark, forgotten bool, err error) {
 	return m, damaged, nil
 }
 
-// segmentLoss is what measure found missing, ordinals from up to, and not including, to.
-type segmentLoss struct {
-	sg *segment
-	loss
+// loss is a hole in a segment: ordinals from up to, and not including, to.
+type loss struct {
+	sg       *segment
+	from, to uint32
+	Damage
 }
 
 // measure finds out which records a segment holds, and which it should hold and does not.
-func (s *Spool) measure(sg, next *segment, m *mark) (losses []segmentLoss, err error) {
+func (s *Spool) measure(sg, next *segment, m *mark) (losses []loss, err error) {
 	most := uint64(2 * maxCount) // an abandoned segment ends where the next one begins
 	if next != nil {
 		most = min(most, next.first-sg.first)
@@ -199,13 +200,13 @@ func (s *Spool) measure(sg, next *segment, m *mark) (losses []segmentLoss, err e
 		}
 		d := Damage{File: sg.name(), Offset: h.off, Bytes: h.bytes, Cause: h.cause(), Err: h.err}
 		if total := min(last-sg.first+1, most); last >= sg.first && total > found {
-			losses = append(losses, segmentLoss{sg, loss{uint32(found), uint32(total), d}})
+			losses = append(losses, loss{sg, uint32(found), uint32(total), d})
 			found = total
 		} else if h.bytes > 0 {
 			if known || found == most {
 				d.Cause = Torn
 			}
-			losses = append(losses, segmentLoss{sg, loss{0, 0, d}})
+			losses = append(losses, loss{sg, 0, 0, d})
 		}
 	}
 	sg.count = uint32(min(found, most))
@@ -229,7 +230,7 @@ func lastOf(sg, next *segment, m *mark) (last uint64, known bool) {
 }
 
 // rescan finds the records of a segment without a footer.
-func (s *Spool) rescan(sg *segment, most uint32) (losses []segmentLoss, err error) {
+func (s *Spool) rescan(sg *segment, most uint32) (losses []loss, err error) {
 	f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
@@ -248,7 +249,7 @@ func (s *Spool) rescan(sg *segment, most uint32) (losses []segmentLoss, err erro
 			return nil, err
 		}
 		if fr.ordinal > h.from {
-			losses = append(losses, segmentLoss{sg, loss{h.from, fr.ordinal, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err}}})
+			losses = append(losses, loss{sg, h.from, fr.ordinal, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err}})
 		}
 		sg.count = min(fr.ordinal+fr.count, most)
 		sg.end = fr.off + fr.size()
@@ -257,7 +258,7 @@ func (s *Spool) rescan(sg *segment, most uint32) (losses []segmentLoss, err erro
 }
 
 // adopt puts together what load has found.
-func (s *Spool) adopt(m *mark, forgotten bool, losses []segmentLoss) {
+func (s *Spool) adopt(m *mark, forgotten bool, losses []loss) {
 	for i := range losses {
 		l := &losses[i]
 		switch {
@@ -297,6 +298,7 @@ func (s *Spool) adopt(m *mark, forgotten bool, losses []segmentLoss) {
 // tidy makes the files what load took them for: it cuts torn ends, seals what has no footer, removes what is done or
 // half made. None of it is needed for correctness, so a disk that refuses changes nothing but the time the next Open takes.
 func (s *Spool) tidy() {
+	_ = s.fs.SyncDir(s.dir) // what is removed already must not come back once the cursor no longer speaks of it
 	names, _ := s.fs.ReadDir(s.dir)
 	for _, name := range names {
 		if strings.HasSuffix(name, tmpSuffix) {
@@ -306,10 +308,18 @@ func (s *Spool) tidy() {
 	s.mu.Lock()
 	dead := append(s.reap(), s.doomed...)
 	s.doomed = nil
-	damaged := len(s.reports) > 0
+	damaged := len(s.reports) > 0 // which is to be reported once
 	s.mu.Unlock()
-	if damaged {
-		s.writeCursor() // so that it is reported once
+	// The newest slot may not be on the disk: a new one is, whatever an earlier fsync of it has come to.
+	if s.cursor.f != nil || damaged {
+		s.writeCursor()
+	}
+	if c := &s.cursor; c.f != nil {
+		if c.f.Sync() == nil {
+			c.synced = c.last
+		} else {
+			c.giveUp()
+		}
 	}
 	_ = s.unlink(dead)
 	for _, sg := range s.segs {
@@ -322,11 +332,6 @@ func (s *Spool) tidy() {
 			s.written = 1
 		}
 	}
-	// The cursor's newest slot may have been written just before a kill -9.
-	if s.cursor.f != nil && s.cursor.f.Sync() != nil {
-		s.cursor.giveUp()
-	}
-	_ = s.fs.SyncDir(s.dir) // and files removed that a newer cursor will no longer speak of
 }
 
 func (s *Spool) sealOld(sg *segment) error {
@@ -347,7 +352,7 @@ func (s *Spool) sealOld(sg *segment) error {
 }
 
 // wholeFrame: a torn end begins with something that looks like all of a frame, so perhaps it is not torn but damaged.
-func (l *segmentLoss) wholeFrame(s *Spool) bool {
+func (l *loss) wholeFrame(s *Spool) bool {
 	f, err := s.fs.OpenFile(l.sg.path, os.O_RDONLY)
 	if err != nil {
 		return false

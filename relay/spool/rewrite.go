@@ -234,12 +234,6 @@ type builder struct {
 
 const tmpSuffix = ".tmp"
 
-// loss is a hole in what was copied: ordinals from up to, and not including, to.
-type loss struct {
-	from, to uint32
-	Damage
-}
-
 // copy adds the readable records of sg from an ordinal on, whose frames begin at off.
 func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err error) {
 	f := sg.f
@@ -250,7 +244,7 @@ func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err 
 		defer f.Close()
 	}
 	sc := newScanner(f, sg.salt, off, sg.end)
-	sc.next, sc.keep = from, true
+	sc.next = from
 	var batch []Record
 	var size int
 	for {
@@ -264,17 +258,19 @@ func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err 
 			upto = sg.count
 		}
 		if upto > h.from {
-			losses = append(losses, loss{h.from, upto, Damage{Cause: b.cause, Offset: h.off, Bytes: h.bytes, Err: h.err}})
+			losses = append(losses, loss{sg, h.from, upto, Damage{Cause: b.cause, Offset: h.off, Bytes: h.bytes, Err: h.err}})
 		}
 		if err == io.EOF {
 			break
 		}
 		mark := len(batch)
 		if batch, err = b.s.writer.codec.decode(batch, fr, sg.first+uint64(fr.ordinal)); err != nil {
-			losses = append(losses, loss{fr.ordinal, fr.ordinal + fr.count, Damage{Cause: b.cause, Offset: fr.off, Bytes: fr.size()}})
+			losses = append(losses, loss{sg, fr.ordinal, fr.ordinal + fr.count, Damage{Cause: b.cause, Offset: fr.off, Bytes: fr.size()}})
 		}
 		for i := range batch[mark:] {
-			size += len(batch[mark+i].Data)
+			r := &batch[mark+i]
+			r.Data = slices.Clone(r.Data) // the scanner goes on
+			size += len(r.Data)
 		}
 		if size >= chunkBytes {
 			if err := b.add(batch); err != nil {

@@ -168,7 +168,7 @@ func TestLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.writer.budget = 0
-	if more, err = s.Append([]Record{rec(last + 1)}); err != nil {
+	if _, err = s.Append([]Record{rec(last + 1)}); err != nil {
 		t.Fatalf("in place of what was dropped: %v", err)
 	}
 	s.writer.credit = 0
@@ -229,8 +229,9 @@ func TestLargeRecords(t *testing.T) {
 // gateFS lets an fsync pass only when the gate opens.
 type gateFS struct {
 	*simFS
-	gate  chan struct{}
-	syncs atomic.Int32
+	gate    chan struct{}
+	entered chan struct{} // may be nil
+	syncs   atomic.Int32
 }
 
 type gateFile struct {
@@ -245,6 +246,9 @@ func (g *gateFS) OpenFile(name string, flag int) (File, error) {
 
 func (f gateFile) Sync() error {
 	f.fs.syncs.Add(1)
+	if f.fs.entered != nil {
+		f.fs.entered <- struct{}{}
+	}
 	<-f.fs.gate
 	return f.File.Sync()
 }
@@ -279,6 +283,56 @@ func TestGroupCommit(t *testing.T) {
 	}
 	s2 := mustOpen(t, crashDir, Options{FS: g.crashed(g.rng)})
 	wantRecords(t, readAll(t, s2, 0), recRange(1, writers))
+}
+
+// TestSlots: while the cursor is being fsynced, settling goes on, and leaves alone the slot that is on its way to the disk and
+// the one that is there.
+func TestSlots(t *testing.T) {
+	g := &gateFS{simFS: newSimFS(crashDir), gate: make(chan struct{}, 100), entered: make(chan struct{}, 100)}
+	for range 100 {
+		g.gate <- struct{}{}
+	}
+	s := mustOpen(t, crashDir, Options{FS: g, SyncInterval: time.Hour})
+	mustAppend(t, s, recRange(1, 100)...)
+	s.Settle([]uint64{1})
+	for seq := uint64(2); seq < 6; seq++ {
+		s.Settle([]uint64{seq})
+		if err := s.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Settle([]uint64{6})
+	for len(g.gate) > 0 {
+		<-g.gate
+	}
+	for len(g.entered) > 0 {
+		<-g.entered
+	}
+	done := make(chan error)
+	go func() { done <- s.Sync() }()
+	<-g.entered
+	s.settling.Lock()
+	syncing, synced := s.cursor.syncing, s.cursor.synced
+	s.settling.Unlock()
+	cursor := g.names[filepath.Join(crashDir, cursorName)]
+	slot := func(i int) string {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return string(cursor.data[i*slotSize:][:slotHeader])
+	}
+	before := [2]string{slot(syncing), slot(synced)}
+	for seq := uint64(7); seq < 20; seq++ {
+		s.Settle([]uint64{seq})
+		if now := [2]string{slot(syncing), slot(synced)}; now != before || syncing == synced {
+			t.Errorf("slot %d or %d was overwritten", syncing, synced)
+			break
+		}
+	}
+	close(g.gate)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	wantRecords(t, readAll(t, s, 0), recRange(20, 100))
 }
 
 func TestVersion(t *testing.T) {

@@ -12,6 +12,12 @@ import (
 // After an error nothing is known to be lost, only not to be safe: the next Sync, or the spool's own, makes up for it.
 func (s *Spool) Sync() error {
 	defer s.tell()
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
 	if err := s.sync(true); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
