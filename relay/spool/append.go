@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	chunkBytes = 256 << 10 // of one write
+	chunkBytes = 512 << 10 // of one write: half of that costs a tenth more (Linux 6.18, ext4)
 	checkBytes = 8 << 20   // written between two looks at the file system: free space, and whether our files are still in it
 )
 

@@ -92,7 +92,7 @@ func (r *rawFiles) write(b *testing.B, p []byte) {
 func BenchmarkRawWrite(b *testing.B) {
 	each(b, func(b *testing.B, size int) {
 		r := rawFiles{dir: b.TempDir()}
-		buf := make([]byte, chunkBytes)
+		buf := make([]byte, 256<<10)
 		defer begin(b)()
 		for left := b.N * size; left > 0; left -= len(buf) {
 			r.write(b, buf[:min(left, len(buf))])

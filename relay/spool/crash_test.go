@@ -97,8 +97,6 @@ func (c *crasher) step() {
 		}
 	case n < 88:
 		_, _ = c.s.Read(c.rng.Uint64N(c.s.LastSeq()+1), 500, nil)
-	case n < 92:
-		c.insert()
 	case n < 96:
 		c.drop()
 	default:
@@ -167,29 +165,6 @@ func (c *crasher) settle() {
 		}
 	}
 	c.s.Settle(seqs)
-}
-
-func (c *crasher) insert() {
-	c.s.mu.Lock()
-	hi := c.s.last + 1
-	if len(c.s.segs) > 0 {
-		hi = c.s.segs[0].first
-	}
-	c.s.mu.Unlock()
-	if hi < 5 {
-		return
-	}
-	recs := []Record{c.try(hi - 3), c.try(hi - 2), c.try(hi - 1)}
-	if c.s.Insert(recs) != nil {
-		for _, r := range recs { // they may be found or not
-			f := c.o.fate(r.Seq)
-			*f = fate{written: f.written}
-		}
-		return
-	}
-	for _, r := range recs {
-		*c.o.fate(r.Seq) = fate{written: []Record{r}, in: true, stored: c.opts.Sync != SyncNever}
-	}
 }
 
 func (c *crasher) drop() {

@@ -76,8 +76,6 @@ func (m *model) step() {
 		m.fs.free = rapid.Int64Range(0, 10_000).Draw(m.t, "free")
 	case n < 960:
 		m.fs.free = 1 << 40
-	case n < 970:
-		m.insert()
 	case n < 985:
 		m.drop()
 	case n < 992:
@@ -193,40 +191,6 @@ func (m *model) drop() {
 	if n := m.forget(func(seq uint64) bool { return seq >= d.First && seq <= d.Last }); n != d.Records {
 		m.t.Fatalf("dropped %+v, it was %d", d, n)
 	}
-}
-
-// insert puts records into a hole between segments, or before the first.
-func (m *model) insert() {
-	m.s.mu.Lock()
-	var lo, hi uint64 // exclusive
-	hi = m.last + 1
-	if n := len(m.s.segs); n > 0 {
-		i := rapid.IntRange(0, n-1).Draw(m.t, "before")
-		hi = m.s.segs[i].first
-		if i > 0 {
-			lo = m.s.segs[i-1].last()
-		}
-	}
-	m.s.mu.Unlock()
-	if hi <= lo+1 {
-		return
-	}
-	var recs []Record
-	for seq := hi - min(hi-lo-1, uint64(rapid.IntRange(1, 20).Draw(m.t, "count"))); seq < hi; seq++ {
-		if rapid.IntRange(0, 9).Draw(m.t, "gap") > 0 {
-			recs = append(recs, m.make(seq))
-		}
-	}
-	m.check(m.s.Insert(recs))
-	var all []Record
-	for _, r := range m.recs {
-		if len(recs) > 0 && r.Seq > recs[0].Seq {
-			all = append(all, recs...)
-			recs = nil
-		}
-		all = append(all, r)
-	}
-	m.recs = append(all, recs...)
 }
 
 func (m *model) compareStats() {

@@ -21,7 +21,6 @@ type reader struct {
 	buf     []byte // the scanner's, from one segment to the next
 	copy    []byte // what was last copied for the caller,
 	copyOff int64  // and where it was in the file
-	inserts int    // Spool.inserts when decoded was filled
 	tries   int    // failed attempts to open the file
 }
 
@@ -39,13 +38,10 @@ func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	r := &s.reader
-	s.mu.Lock()
-	if from < r.next || r.inserts != s.inserts {
+	if from < r.next {
 		r.decoded, r.given = r.decoded[:0], 0
 		r.next = from
-		r.inserts = s.inserts
 	}
-	s.mu.Unlock()
 	start, left := len(dst), maxBytes
 	for {
 		if r.given == len(r.decoded) {

@@ -149,7 +149,7 @@ type Stats struct {
 	Err       error // why the last sync of the data or write of the cursor failed; nil once one has succeeded
 }
 
-// Spool is an open spool. Append, Insert and Read are meant to be called by one goroutine, the keeper of the buffer; all
+// Spool is an open spool. Append and Read are meant to be called by one goroutine, the keeper of the buffer; all
 // methods may be called concurrently.
 //
 // Four locks, taken in this order: appending or reading, settling, mu. Files are read, written and synced without mu, so
@@ -179,7 +179,6 @@ type Spool struct {
 	last     uint64     // highest sequence number ever appended
 	stored   uint64     // newest durable record,
 	storedIn uint64     // and the first of its segment
-	inserts  int        // calls of Insert
 	bytes    int64      // of all files, doomed ones included
 	corrupt  int
 	reports  []Damage

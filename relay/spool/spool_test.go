@@ -111,32 +111,6 @@ func TestAppendReadSettle(t *testing.T) {
 	}
 }
 
-func TestInsert(t *testing.T) {
-	dir := t.TempDir()
-	s := mustOpen(t, dir, Options{SegmentBytes: 2048})
-	mustAppend(t, s, recRange(100, 150)...)
-	mustAppend(t, s, recRange(200, 210)...)
-	s.Settle([]uint64{100, 101, 105})
-	in := append(recRange(20, 90), recRange(160, 170)...)
-	if err := s.Insert(in); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Insert(recRange(90, 91)); !errors.Is(err, ErrOrder) {
-		t.Errorf("overlap: %v", err)
-	}
-	if err := s.Insert(recRange(211, 211)); !errors.Is(err, ErrOrder) {
-		t.Errorf("beyond the end: %v", err)
-	}
-	want := append(recRange(20, 90), recRange(102, 104)...)
-	want = append(want, recRange(106, 150)...)
-	want = append(want, recRange(160, 170)...)
-	want = append(want, recRange(200, 210)...)
-	wantRecords(t, readAll(t, s, 0), want)
-	s.Close()
-	s = mustOpen(t, dir, Options{})
-	wantRecords(t, readAll(t, s, 0), want)
-}
-
 func TestLimits(t *testing.T) {
 	dir := t.TempDir()
 	fs := newSimFS(dir)
