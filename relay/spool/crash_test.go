@@ -10,7 +10,10 @@ import (
 	"time"
 )
 
-var crashStates = flag.Int("spool.crashes", 24_000, "distinct crash states in TestCrash")
+var (
+	crashStates = flag.Int("spool.crashes", 24_000, "distinct crash states in TestCrash")
+	crashReplay = flag.String("spool.replay", "", "\"SEED CALL LIFE\" of a failure of TestCrash: run it alone, and show the calls to the file system")
+)
 
 // oracle knows what a spool may and must hold after a crash.
 type oracle struct {
@@ -58,7 +61,7 @@ type crasher struct {
 	errs   bool // the disk fails now and then
 	note   string
 	damage []Damage
-	hook   func(call int, op, name string) (int, error) // debugging: sees every call, of later lives too
+	show   bool // every call to the file system, for -spool.replay
 }
 
 const crashDir = "/state/q"
@@ -279,12 +282,21 @@ func (c *crasher) goOn() {
 // states that the disk may then be in. What counted as stored must be there, in order; nothing may be there that was not
 // written; what was settled and synced must not come back; and the spool must go on, also when it dies again on the way.
 func TestCrash(t *testing.T) {
+	if *crashReplay != "" {
+		var seed, life uint64
+		var call int
+		if _, err := fmt.Sscan(*crashReplay, &seed, &call, &life); err != nil {
+			t.Fatal(err)
+		}
+		crashOnce(t, seed, call, life, true, func(uint64) {})
+		return
+	}
 	var mu sync.Mutex
 	states := map[uint64]bool{}
 	enough := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return len(states) >= *crashStates
+		return len(states) >= *crashStates/testScale
 	}
 	var wg sync.WaitGroup
 	for worker := range uint64(2) {
@@ -303,27 +315,50 @@ func TestCrash(t *testing.T) {
 }
 
 func crashSeed(t *testing.T, seed uint64, seen func(hash uint64)) {
-	total := 0
-	for crashAt := 0; crashAt <= total; crashAt++ {
-		if t.Failed() {
-			return
-		}
+	total := crashOnce(t, seed, 0, 0, false, seen)
+	for crashAt := 1; crashAt <= total; crashAt++ {
 		for life := range uint64(4) {
-			c := newCrasher(t, seed)
-			c.fs.crashAt = crashAt
-			c.note = fmt.Sprintf("seed %d call %d life %d", seed, crashAt, life)
-			for c.open() != nil && !c.dead() {
+			if t.Failed() {
+				return
 			}
-			if c.s != nil {
-				c.run(40)
-			}
-			if crashAt == 0 {
-				total = c.fs.calls
-				_ = c.s.Close()
-				break
-			}
-			c.die(rand.New(rand.NewPCG(seed, uint64(crashAt)<<8|life)), life, seen)
+			crashOnce(t, seed, crashAt, life, false, seen)
 		}
+	}
+}
+
+// crashOnce runs the workload of a seed until a call, and what follows in one of its lives; or to its end if crashAt is 0,
+// and returns how many calls that made.
+func crashOnce(t *testing.T, seed uint64, crashAt int, life uint64, show bool, seen func(hash uint64)) int {
+	c := newCrasher(t, seed)
+	c.fs.crashAt, c.show = crashAt, show
+	c.note = fmt.Sprintf("-spool.replay '%d %d %d'", seed, crashAt, life)
+	c.trace()
+	for c.open() != nil && !c.dead() {
+	}
+	if c.s != nil {
+		c.run(40)
+	}
+	if crashAt == 0 {
+		_ = c.s.Close()
+		return c.fs.calls
+	}
+	c.die(rand.New(rand.NewPCG(seed, uint64(crashAt)<<8|life)), life, seen)
+	return 0
+}
+
+func (c *crasher) trace() {
+	if !c.show {
+		return
+	}
+	inner := c.fs.fail
+	c.fs.fail = func(call int, op, name string) (n int, err error) {
+		if inner != nil {
+			n, err = inner(call, op, name)
+		}
+		if op != "stat" && op != "read" {
+			c.t.Log(call, op, name, n, err)
+		}
+		return n, err
 	}
 }
 
@@ -365,9 +400,7 @@ func (c *crasher) die(rng *rand.Rand, life uint64, seen func(hash uint64)) {
 			_ = old.Close() // its disk is dead: this only ends its goroutine
 		}
 		seen(c.fs.hash())
-		if c.hook != nil {
-			c.fs.fail = c.hook
-		}
+		c.trace()
 		c.rng = rng
 		if again < 2 && rng.IntN(2) == 0 { // the recovery dies too
 			c.fs.crashAt = 1 + rng.IntN(40)

@@ -65,7 +65,7 @@ func TestKill9(t *testing.T) {
 	dir := t.TempDir()
 	live, maybe := map[uint64]bool{}, map[uint64]bool{}
 	var last uint64
-	for round := range 10 {
+	for round := range 30 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+dir)
 		out, err := cmd.StdoutPipe()

@@ -13,7 +13,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-var modelOps = flag.Int("spool.ops", 150_000, "operations in TestModel")
+var (
+	modelOps  = flag.Int("spool.ops", 120_000, "operations in TestModel")
+	testScale = 1 // the long tests do so many times less
+)
 
 // model is what a spool should be: a slice.
 type model struct {
@@ -36,7 +39,7 @@ func TestModel(t *testing.T) {
 		m := &model{t: t, fs: newSimFS("/s/q"), next: 1}
 		m.open()
 		defer func() { _ = m.s.Close() }()
-		for range max(*modelOps/100, 10) {
+		for range max(*modelOps/100/testScale, 10) {
 			m.step()
 		}
 		ops += m.took

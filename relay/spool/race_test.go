@@ -1,0 +1,6 @@
+//go:build race
+
+package spool
+
+// The race detector makes the long tests five times as slow, and they are not about races.
+func init() { testScale = 8 }
