@@ -242,3 +242,46 @@ func dropSegments(t *testing.T, confirmed bool) {
 		t.Errorf("%d delivered of %d, dropped: %v", delivered, n, d.snapshot())
 	}
 }
+
+// A change of sizes or of policy between two starts loses nothing: what an earlier run left on disk is delivered in order,
+// also by a route that may no longer write there, or less than there is.
+func TestRouteDeliversTheBacklogOfOtherSettings(t *testing.T) {
+	const n = 3000
+	for name, change := range map[string]func(*RouteOptions){
+		"the same":                func(*RouteOptions) {},
+		"no disk any more":        func(o *RouteOptions) { o.Buffer.Disk = 0 },
+		"a smaller disk":          func(o *RouteOptions) { o.Buffer.Disk = 64 << 10 },
+		"less memory":             func(o *RouteOptions) { o.Buffer.Memory = 200_000 },
+		"another persist":         func(o *RouteOptions) { o.Buffer.Persist = PersistOverflow },
+		"another full policy":     func(o *RouteOptions) { o.Buffer.WhenFull = Block },
+		"another compression":     func(o *RouteOptions) { o.Buffer.Compression = spool.Zstd },
+		"another sync":            func(o *RouteOptions) { o.Buffer.Sync = spool.SyncEach },
+		"another order":           func(o *RouteOptions) { o.Delivery.Ordering = OrderSubject },
+		"more lanes and no order": func(o *RouteOptions) { o.Delivery.Ordering, o.Delivery.InFlight = OrderNone, 32 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := testOptions(t)
+				o.Delivery.Ordering = OrderStrict
+				o.Buffer.Disk, o.Buffer.Persist = 1<<30, PersistAlways
+				limits := Limits{Messages: 50, Bytes: 1 << 20, Lanes: 8}
+				_, accept, stop := start(t, o, &scriptSink{limits: limits, answer: func([]*Message, []Outcome) error { return errDown }})
+				publish(t, accept, n, 7)
+				stop()
+
+				change(&o)
+				sink := &scriptSink{limits: limits, answer: deliverAll}
+				route, accept, stop := start(t, o, sink)
+				if err := accept(&Message{Subject: "s.0", Data: fmt.Appendf(nil, "%06d", n), ID: "new", Time: time.Now()}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				stop()
+				checkArrivals(t, sink.arrived, n+1, o.Delivery.Ordering)
+				if s := route.Stats(); s.DroppedTotal() != 0 || s.DiskMessages != 0 {
+					t.Errorf("%d dropped, %d still on disk", s.DroppedTotal(), s.DiskMessages)
+				}
+			})
+		})
+	}
+}

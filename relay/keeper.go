@@ -190,7 +190,7 @@ func (b *buffer) wrote(err error) {
 		b.diskWorks()
 		return
 	case errors.Is(err, spool.ErrTooLarge):
-		b.giveUpTail(DropTooLarge, err)
+		b.giveUpTail(err)
 		return
 	case errors.Is(err, spool.ErrFull) && b.opts.WhenFull == DropOldest && b.dropSegment():
 		return
@@ -220,13 +220,13 @@ func (b *buffer) diskWorks() {
 }
 
 // giveUpTail drops the first message of the tail, which the spool will never take.
-func (b *buffer) giveUpTail(reason string, err error) {
+func (b *buffer) giveUpTail(err error) {
 	m := b.tail[0]
 	b.tail = b.tail[1:]
 	if m.queued || m.settled {
 		return // it can still be delivered from memory
 	}
-	b.drops.add(reason, 1, err)
+	b.drops.add(DropTooLarge, 1, err)
 	b.remove(m)
 }
 

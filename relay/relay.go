@@ -23,9 +23,6 @@ func New(drain time.Duration, log zerolog.Logger, routes ...*Route) *Relay {
 	return &Relay{drain: drain, log: log, routes: routes, stop: make(chan struct{})}
 }
 
-// Routes returns the relay's routes.
-func (r *Relay) Routes() []*Route { return r.routes }
-
 // Run runs the routes until Stop has been called and all have ended in order, or until ctx ends: then it waits for
 // no delivery any more, and only puts what is in memory on disk. Call it once.
 func (r *Relay) Run(ctx context.Context) error {

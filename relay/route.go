@@ -79,7 +79,8 @@ func (r *Route) openSpool() (*spool.Spool, error) {
 		return nil, nil
 	}
 	disk, err := spool.Open(r.opts.Dir, spool.Options{
-		MaxBytes: o.Disk, MinFree: o.MinFree, Sync: o.Sync, SyncInterval: o.SyncInterval, Compression: o.Compression, OnDamage: r.damaged,
+		// With disk = 0 nothing is appended; the spool is there to be emptied.
+		MaxBytes: max(o.Disk, 1), MinFree: o.MinFree, Sync: o.Sync, SyncInterval: o.SyncInterval, Compression: o.Compression, OnDamage: r.damaged,
 	})
 	if err != nil {
 		return nil, err
@@ -94,9 +95,6 @@ func (r *Route) damaged(d spool.Damage) {
 	r.count.corrupt.Add(uint64(d.Records))
 	r.log.Error().Stringer("damage", d).Msg("the spool was damaged, the rest of it is delivered")
 }
-
-// Name returns the route's name.
-func (r *Route) Name() string { return r.opts.Name }
 
 // accept is where messages enter the route. It is safe for concurrent use.
 func (r *Route) accept(m *Message) error {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,5 +171,9 @@ func TestSecondRelayIsRefused(t *testing.T) {
 		t.Errorf("second relay: %v, it says\n%s\nwant exit status 1 and %q", err, second.log.tail(5), pid)
 	}
 	second.cmd = nil
+	out, err := exec.Command(first.binary, "spool", "ls", "-c", config).CombinedOutput()
+	if pid := fmt.Sprint("pid ", first.cmd.Process.Pid); err == nil || !strings.Contains(string(out), pid) {
+		t.Errorf("natsrelay spool ls beside a running relay: %v, it says\n%s\nwant a failure and %q", err, out, pid)
+	}
 	first.stop()
 }

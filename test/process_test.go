@@ -54,7 +54,26 @@ func (p *relayProcess) kill() {
 // stop ends the relay in order and expects it to say that all is well.
 func (p *relayProcess) stop() {
 	p.t.Helper()
-	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.signal(syscall.SIGTERM)
+	p.wait()
+}
+
+func (p *relayProcess) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// ended reports whether the process has ended, though nobody has waited for it yet.
+func (p *relayProcess) ended() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	return err != nil || bytes.Contains(stat, []byte(") Z "))
+}
+
+// wait waits for the end, which must be an orderly one.
+func (p *relayProcess) wait() {
+	p.t.Helper()
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Errorf("natsrelay run: %v", err)
 	}

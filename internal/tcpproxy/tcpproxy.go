@@ -1,11 +1,10 @@
 // Package tcpproxy is a TCP proxy for tests that misbehaves on demand: it cuts connections, refuses
-// them, stalls and delays. It knows nothing of what it carries.
+// them, and stalls. It knows nothing of what it carries.
 package tcpproxy
 
 import (
 	"net"
 	"sync"
-	"time"
 )
 
 // A Proxy forwards connections to one target. All methods may be called from any goroutine.
@@ -15,7 +14,6 @@ type Proxy struct {
 	mu       sync.Mutex
 	listener net.Listener // nil while refusing
 	conns    map[net.Conn]struct{}
-	delay    time.Duration
 	flow     chan struct{} // closed while bytes flow
 	wg       sync.WaitGroup
 }
@@ -99,13 +97,6 @@ func (p *Proxy) Resume() {
 	}
 }
 
-// Delay holds back every chunk of bytes for d.
-func (p *Proxy) Delay(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay = d
-}
-
 // Close cuts everything and waits for the proxy's goroutines.
 func (p *Proxy) Close() {
 	p.Refuse()
@@ -163,12 +154,9 @@ func (p *Proxy) copy(dst, src net.Conn) {
 
 func (p *Proxy) hold() {
 	p.mu.Lock()
-	flow, delay := p.flow, p.delay
+	flow := p.flow
 	p.mu.Unlock()
 	<-flow
-	if delay > 0 {
-		time.Sleep(delay)
-	}
 }
 
 func (p *Proxy) drop(conns ...net.Conn) {

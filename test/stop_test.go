@@ -1,0 +1,56 @@
+package test
+
+import (
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/relay/spool"
+)
+
+// The first signal waits for deliveries, the second does not: what is left is on disk then, and arrives after the next start.
+func TestSecondSignalStopsAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 400
+	edge := natstest.Start(t, "", nil)
+	web := newEndpoint(t, newTally())
+	slow := make(chan struct{})
+	web.status = func() int {
+		select {
+		case <-slow: // a receiver that answers at its leisure: the whole backlog would take it far longer than drain_timeout
+		case <-time.After(5 * time.Second):
+		}
+		return 0
+	}
+	dir := t.TempDir()
+	relay := newRelay(t, writeConfig(t, dir, `drain_timeout = "30s"`+"\n"+oneRoute, mkdir(t, dir+"/state"), edge.URL(), "", "", web.url()))
+	relay.start()
+	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	publishAt(t, edge.Client(), 0, n, 100_000)
+	relay.signal(syscall.SIGTERM)
+	within(t, 10*time.Second, func() bool { return relay.log.contains("stopping: sources first") }, "the relay begins to stop")
+	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 0 }, "the source stops first")
+	if relay.ended() {
+		t.Fatal("the first signal did not wait for the deliveries")
+	}
+	began := time.Now()
+	relay.signal(syscall.SIGTERM)
+	relay.wait()
+	if took := time.Since(began); took > 4*time.Second { // less than one delivery, and far less than drain_timeout
+		t.Errorf("the second signal took %v", took)
+	}
+	report, err := spool.Inspect(filepath.Join(dir, "state", "spool", "web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Stats.Records+web.tally.count() < n {
+		t.Errorf("%d on disk and %d delivered, of %d", report.Stats.Records, web.tally.count(), n)
+	}
+	close(slow)
+	relay.start()
+	within(t, 30*time.Second, func() bool { return web.tally.count() == n }, "all arrive after the next start")
+	relay.stop()
+	web.tally.check(t, "http", n, 2*16)
+}
