@@ -41,6 +41,11 @@ type NATS struct {
 	MaxPingsOut    int
 	ConnectTimeout time.Duration
 	Reconnect      Backoff
+
+	Proxy            Secret // socks5:// or http:// URL, which may hold a password; "" = none
+	JetStreamDomain  string // "" = that of the server
+	InboxPrefix      string
+	IgnoreDiscovered bool // connect to URLs only, not to servers that the cluster tells of
 }
 
 // NATSTLS is the tls table of a [nats.NAME].

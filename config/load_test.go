@@ -37,6 +37,7 @@ func minimalConfig() *Config {
 			MaxPingsOut:    3,
 			ConnectTimeout: 5 * time.Second,
 			Reconnect:      Backoff{250 * time.Millisecond, 30 * time.Second},
+			InboxPrefix:    "_INBOX",
 		}},
 		Routes: []*Route{{
 			Name:    "orders",
@@ -201,7 +202,7 @@ bearer_token = "${env:INGEST_TOKEN}"
 		"a": {
 			Name: "a", URLs: []string{"nats://a:4222", "tls://b"}, User: "u", Password: "hunter2",
 			TLS:          &NATSTLS{"cert.pem", "cert.pem", "cert.key", "n", true, true},
-			PingInterval: time.Second, MaxPingsOut: 1, ConnectTimeout: 2 * time.Second, Reconnect: Backoff{time.Second, 2 * time.Second},
+			PingInterval: time.Second, MaxPingsOut: 1, ConnectTimeout: 2 * time.Second, Reconnect: Backoff{time.Second, 2 * time.Second}, InboxPrefix: "_INBOX",
 		},
 		"b":   connection("b", "nats://b"),
 		"c":   connection("c", "nats://c"),

@@ -104,6 +104,24 @@ func queueGroup(b *binder, v value) (string, bool) {
 	return s, ok
 }
 
+// domain reads the name of a JetStream domain, a token of the subjects of its API; "" is the server's own.
+func domain(b *binder, v value) (string, bool) {
+	s, ok := anyText(b, v)
+	if ok && s != "" && (badSubject(s) != "" || strings.ContainsAny(s, ".*>")) {
+		b.problem(v, "is not the name of a JetStream domain: it must be one token, without blanks, dots and wildcards")
+		return "", false
+	}
+	return s, ok
+}
+
+// badInboxPrefix checks what the subjects of replies begin with.
+func badInboxPrefix(s string) string {
+	if badSubject(s) != "" || strings.ContainsAny(s, "*>") {
+		return "is not a prefix of subjects: it must be one or more tokens without wildcards, such as \"_INBOX\""
+	}
+	return ""
+}
+
 // connection reads the name of a [nats.NAME] table.
 func connection(b *binder, v value) (string, bool) {
 	name, ok := text(b, v)

@@ -57,8 +57,9 @@ func natsTable(c *NATS) table {
 			opt("max_pings_out", &c.MaxPingsOut, 3, integer(1, 100)),
 			opt("connect_timeout", &c.ConnectTimeout, 5*time.Second, duration(10*time.Millisecond, 10*time.Minute)),
 			sub("reconnect", backoffTable(&c.Reconnect, 250*time.Millisecond, 30*time.Second)),
-		}, later("proxy", "jetstream_domain", "inbox_prefix", "ignore_discovered",
-			"embedded", "listen", "leafnode_remotes", "jetstream", "config")),
+			opt("jetstream_domain", &c.JetStreamDomain, "", domain),
+			opt("inbox_prefix", &c.InboxPrefix, "_INBOX", textThat(badInboxPrefix)),
+		}, later("proxy", "ignore_discovered", "embedded", "listen", "leafnode_remotes", "jetstream", "config")),
 		finish: checkLogin,
 	}
 }

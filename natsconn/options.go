@@ -38,6 +38,8 @@ func (c *Conn) connect(name string) (*session, error) {
 	o.ReconnectBufSize = -1       // nothing of ours waits where a crash or a cut forgets it
 	o.IgnoreAuthErrorAbort = true // nex #521: two equal auth errors close the connection for good
 
+	o.InboxPrefix = c.cfg.InboxPrefix // "" is nats.go's default
+
 	setAuth(&o, c.cfg)
 	setTLS(&o, c.cfg.TLS)
 	s := &session{closed: make(chan struct{})}

@@ -31,8 +31,13 @@ type Message struct {
 
 	// ID is stable over retries and restarts: the message's own Nats-Msg-Id if it has one, else given on arrival.
 	ID string
-	// Time is when the relay received the message.
+	// Time is when the message began to age: when its stream stored it, or else when the relay received it.
 	Time time.Time
+	// Stream and Sequence are its place in the JetStream stream that it comes from; "" and 0: from none.
+	Stream   string
+	Sequence uint64
+	// Receipt settles the message upstream. nil: upstream keeps nothing.
+	Receipt Receipt
 	// Respond answers the request that the message is. nil, as for nearly all: nobody is to be answered.
 	// It is called at most once.
 	Respond func(Answer) error

@@ -49,6 +49,9 @@ type BufferOptions struct {
 	// KeepExpired: what is older than MaxAge goes the way of the rest until a lane makes it a dead letter, instead of being dropped.
 	KeepExpired bool
 
+	// SettleStored: a message with a Receipt is settled upstream as soon as it is fsynced, not only once it is done.
+	SettleStored bool
+
 	Sync         spool.SyncMode
 	SyncInterval time.Duration
 	Compression  spool.Compression

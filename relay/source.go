@@ -16,3 +16,15 @@ import "context"
 type Source interface {
 	Run(ctx context.Context, accept func(*Message) error) error
 }
+
+// An Upstream is a Source that can tell how it stands. Its methods may be called at any time, from any goroutine, and never
+// wait for the network.
+type Upstream interface {
+	// Trouble says why nothing can arrive at present; nil while the source is connected, subscribed and permitted. A *Fault
+	// that is Blocked says that somebody has to mend it.
+	Trouble() error
+	// Pending returns how many messages wait upstream that the relay has not taken, and false if that cannot be known.
+	Pending() (uint64, bool)
+	// Lost returns what the source itself had to give up since the start, by reason.
+	Lost() map[string]uint64
+}
