@@ -51,6 +51,16 @@ type buffer struct {
 	readFrom uint64   // record at which the gap starts
 	settled  []uint64 // records removed, and still to be settled on disk: see settleOnDisk
 
+	// owed are receipts of records that may not be in memory: of what upstream keeps, and was written and forgotten, until it is read back; and
+	// with SettleStored, of what was written and is not known to be fsynced. The source bounds their number: it takes no more than it may hold.
+	owed        map[uint64]Receipt
+	lost        *lostRecords
+	unsynced    sync.Cond // owed has something to be fsynced for, or closed
+	syncRest    bool      // no fsync for a while
+	upstreamHas bool      // messages come with receipts, and are to be settled only when they are done
+	stopping    bool      // the route has begun to stop
+	syncerDone  chan struct{}
+
 	outage     bool // the sink has been failing for SpillAfter
 	outageIn   *time.Timer
 	sinkDown   bool
@@ -77,10 +87,13 @@ var (
 )
 
 // newBuffer makes a buffer for the given number of lanes. It takes disk over, and closes it in close.
-// The caller runs keep in a goroutine of its own before the first put.
+// The caller starts it before the first put.
 func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering, count *counters, drops *drops, log zerolog.Logger) *buffer {
-	b := &buffer{opts: o, disk: disk, count: count, drops: drops, log: log, seed: maphash.MakeSeed(), keeperDone: make(chan struct{})}
-	b.room.L, b.work.L = &b.mu, &b.mu
+	b := &buffer{
+		opts: o, disk: disk, count: count, drops: drops, log: log, seed: maphash.MakeSeed(),
+		owed: map[uint64]Receipt{}, lost: &lostRecords{}, keeperDone: make(chan struct{}), syncerDone: make(chan struct{}),
+	}
+	b.room.L, b.work.L, b.unsynced.L = &b.mu, &b.mu, &b.mu
 	for i := range lanes {
 		if i == 0 || ordering == OrderSubject {
 			q := &queue{}
@@ -96,13 +109,19 @@ func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering,
 	return b
 }
 
+// start runs the buffer's goroutines, until close.
+func (b *buffer) start() {
+	go b.keep()
+	go b.syncStored()
+}
+
 // put gives the message its sequence number and holds it until it is settled. It waits for room if that is the policy.
 // It returns ErrStopped when the buffer takes no more, and errNoRoom when the message itself was given up, and counted.
 func (b *buffer) put(m *Message) error {
 	m.cost = m.Size()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.admit(m.cost); err != nil {
+	if err := b.admit(m); err != nil {
 		return err
 	}
 	b.lastSeq++
@@ -254,6 +273,7 @@ func (b *buffer) remove(m *Message) {
 	if m.record != 0 {
 		b.settled = append(b.settled, m.record)
 	}
+	m.settle(FateDone)
 }
 
 // unlock releases mu, and settles on disk what was removed under it.
@@ -304,7 +324,7 @@ func (b *buffer) setSink(down bool) {
 }
 
 // waitDrained waits until nothing is left to deliver, or waiting no longer helps: the sink is down, or far behind,
-// and what is left is safe on disk. It returns early when ctx ends.
+// and what is left is safe on disk or upstream. It returns early when ctx ends.
 func (b *buffer) waitDrained(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() {
 		b.mu.Lock()
@@ -317,9 +337,17 @@ func (b *buffer) waitDrained(ctx context.Context) {
 	for _, q := range b.queues {
 		q.full.Signal()
 	}
-	for ctx.Err() == nil && (b.held > 0 || b.gap) && !(b.diskTakes() && (b.sinkDown || b.gap)) {
+	for ctx.Err() == nil && (b.held > 0 || b.gap) && !((b.diskTakes() || b.upstreamHas) && (b.sinkDown || b.gap)) {
 		b.room.Wait()
 	}
+}
+
+// beginStop makes put refuse what upstream keeps: it would only have to be given back.
+func (b *buffer) beginStop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stopping = true
+	b.room.Broadcast()
 }
 
 // stopPuts makes every put, waiting or to come, return ErrStopped.

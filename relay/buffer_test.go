@@ -48,7 +48,7 @@ func (bm *bufferModel) open() {
 	bm.drops = newDrops(zerolog.Nop())
 	bm.buf = newBuffer(bm.opts, disk, bm.lanes, bm.ordering, &counters{}, bm.drops, zerolog.Nop())
 	bm.buf.setSink(bm.down)
-	go bm.buf.keep()
+	bm.buf.start()
 	synctest.Wait()
 }
 

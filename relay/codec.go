@@ -13,28 +13,38 @@ import (
 // A message on disk is the Data of one spool record; the record itself keeps the sequence and the time of arrival:
 //
 //	version  1 byte, recordVersion
+//	stream   uvarint length, bytes; sequence, uvarint: only with originFlag
 //	subject  uvarint length, bytes
 //	id       uvarint length, bytes
 //	headers  uvarint count of key-value pairs, then for each: key (uvarint length, bytes), value (the same)
 //	payload  the rest
 //
-// A message with a verdict has the version condemnedVersion, and between that and the subject two strings: reason and error.
+// A message with a verdict has the version condemnedVersion, and behind that two strings: reason and error. One that comes from a stream
+// has originFlag in the version, too.
 //
 // A key with several values is several pairs, values in their order; keys are sorted, so that equal messages are equal bytes.
 
 const (
 	recordVersion    = 1
 	condemnedVersion = 2
+	originFlag       = 1 << 3
 )
 
 var errRecord = errors.New("not a message record")
 
 // appendRecord appends the message's bytes to dst.
 func appendRecord(dst []byte, m *Message) []byte {
+	var flags byte
+	if m.Stream != "" {
+		flags = originFlag
+	}
 	if v := m.verdict; v != nil {
-		dst = appendString(appendString(append(dst, condemnedVersion), v.reason), v.err.Error())
+		dst = appendString(appendString(append(dst, condemnedVersion|flags), v.reason), v.err.Error())
 	} else {
-		dst = append(dst, recordVersion)
+		dst = append(dst, recordVersion|flags)
+	}
+	if m.Stream != "" {
+		dst = binary.AppendUvarint(appendString(dst, m.Stream), m.Sequence)
 	}
 	dst = appendString(dst, m.Subject)
 	dst = appendString(dst, m.ID)
@@ -63,12 +73,15 @@ func decodeRecord(m *Message, rec spool.Record) error {
 		return fmt.Errorf("%w: it is empty", errRecord)
 	}
 	d := decoder{rest: rec.Data[1:]}
-	switch v := rec.Data[0]; v {
+	switch v := rec.Data[0] &^ originFlag; v {
 	case recordVersion:
 	case condemnedVersion:
 		m.condemn(d.string(), errors.New(d.string()))
 	default:
 		return fmt.Errorf("%w that this version can read: it has version %d, expected %d", errRecord, v, condemnedVersion)
+	}
+	if rec.Data[0]&originFlag != 0 {
+		m.Stream, m.Sequence = d.string(), d.uvarint()
 	}
 	m.Time = time.Unix(0, rec.Time)
 	m.Subject = d.string()

@@ -82,7 +82,7 @@ func (d *DeadLetter) Header() Header {
 // Stored returns the letter as a message with its headers, to be written to disk.
 func (d *DeadLetter) Stored() *Stored {
 	m := d.Message
-	return &Stored{Message: Message{Subject: m.Subject, Header: d.Header(), Data: m.Data, ID: m.ID, Time: m.Time}}
+	return &Stored{Message: Message{Subject: m.Subject, Header: d.Header(), Data: m.Data, ID: m.ID, Time: m.Time, Stream: m.Stream, Sequence: m.Sequence}}
 }
 
 // Revive turns a stored dead letter back into the message that it was.

@@ -77,7 +77,7 @@ func failingDisk(t *testing.T, errno syscall.Errno, policy WhenFull) {
 			t.Fatal(err)
 		}
 		b := newBuffer(opts, disk, 1, OrderStrict, &counters{}, d, zerolog.Nop())
-		go b.keep()
+		b.start()
 		return b
 	}
 	b := open()
@@ -137,7 +137,7 @@ func TestBufferFlowsWhileTheDiskFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistAlways, WhenFull: Block}, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
-		go b.keep()
+		b.start()
 		broken := syscall.EIO
 		fs.fault.Store(&broken)
 		put := func(i int) {
@@ -204,7 +204,7 @@ func dropSegments(t *testing.T, confirmed bool) {
 			t.Fatal(err)
 		}
 		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 4 << 20, Persist: PersistOverflow, WhenFull: DropOldest}, disk, 1, OrderStrict, &counters{}, d, zerolog.Nop())
-		go b.keep()
+		b.start()
 		return b
 	}
 	shut := func(b *buffer) {

@@ -23,6 +23,8 @@ type line struct {
 	ID         string          `json:"id"`
 	Subject    string          `json:"subject"`
 	Time       time.Time       `json:"time"`
+	Stream     string          `json:"stream,omitempty"`
+	Sequence   uint64          `json:"sequence,omitempty"`
 	Headers    Header          `json:"headers,omitempty"`
 	Data       json.RawMessage `json:"data,omitempty"`
 	DataBase64 *[]byte         `json:"data_base64,omitempty"`
@@ -37,7 +39,7 @@ type lineVerdict struct {
 
 // AppendJSONLine appends the message and a newline to dst.
 func (s *Stored) AppendJSONLine(dst []byte) ([]byte, error) {
-	l := line{Seq: s.Seq, ID: s.ID, Subject: s.Subject, Time: s.Time.UTC(), Headers: s.Header}
+	l := line{Seq: s.Seq, ID: s.ID, Subject: s.Subject, Time: s.Time.UTC(), Stream: s.Stream, Sequence: s.Sequence, Headers: s.Header}
 	if isCompact(s.Data) {
 		l.Data = s.Data
 	} else {
@@ -69,7 +71,7 @@ func ParseJSONLine(data []byte) (*Stored, error) {
 	if err := dec.Decode(&l); err != nil {
 		return nil, err
 	}
-	s := &Stored{Seq: l.Seq, Message: Message{ID: l.ID, Subject: l.Subject, Time: l.Time, Header: l.Headers, Data: l.Data}}
+	s := &Stored{Seq: l.Seq, Message: Message{ID: l.ID, Subject: l.Subject, Time: l.Time, Stream: l.Stream, Sequence: l.Sequence, Header: l.Headers, Data: l.Data}}
 	if v := l.Verdict; v != nil {
 		s.condemn(v.Reason, errors.New(v.Error))
 	}

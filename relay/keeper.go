@@ -47,7 +47,7 @@ func (b *buffer) keep() {
 // mustSpill reports whether the disk has to join in although memory has room.
 func (b *buffer) mustSpill() bool {
 	return !b.spilling && b.diskTakes() &&
-		(b.opts.Persist == PersistAlways || b.opts.Persist == PersistOutage && b.outage)
+		(b.opts.Persist == PersistAlways || b.opts.Persist == PersistOutage && b.outage && !b.upstreamHas)
 }
 
 // startSpilling makes what is in memory and not on disk the tail. The messages stay in their queues and batches.
@@ -65,33 +65,41 @@ func (b *buffer) startSpilling(why string) {
 // unwritten returns all that is in memory and not on disk, in order.
 func (b *buffer) unwritten() []*Message {
 	var all []*Message
-	add := func(m *Message) {
+	for m := range b.inMemory {
 		if m.record == 0 && !m.settled && !m.evicted {
 			all = append(all, m)
-		}
-	}
-	for _, l := range b.lanes {
-		for _, m := range l.batch {
-			add(m)
-		}
-	}
-	for _, q := range b.queues {
-		for i := range q.len() {
-			add(q.at(i))
-		}
-	}
-	for _, m := range b.tail {
-		if !m.queued {
-			add(m)
 		}
 	}
 	slices.SortFunc(all, func(x, y *Message) int { return cmp.Compare(x.seq, y.seq) })
 	return all
 }
 
+// inMemory yields every message in memory, in no order.
+func (b *buffer) inMemory(yield func(*Message) bool) {
+	for _, l := range b.lanes {
+		for _, m := range l.batch {
+			if !yield(m) {
+				return
+			}
+		}
+	}
+	for _, q := range b.queues {
+		for i := range q.len() {
+			if !yield(q.at(i)) {
+				return
+			}
+		}
+	}
+	for _, m := range b.tail {
+		if !m.queued && !yield(m) {
+			return
+		}
+	}
+}
+
 // stopSpilling lets new messages go by memory alone, once the gap is closed and nothing asks for the disk.
 func (b *buffer) stopSpilling() {
-	wanted := b.opts.Disk > 0 && (b.opts.Persist == PersistAlways || b.outage || b.held > b.opts.Memory/4)
+	wanted := b.opts.Disk > 0 && (b.opts.Persist == PersistAlways || (b.outage || b.held > b.opts.Memory/4) && !b.upstreamHas)
 	if !b.spilling || b.gap || wanted {
 		return
 	}
@@ -125,7 +133,7 @@ func (b *buffer) writeSome() bool {
 	horizon := b.horizon()
 	for i, m := range batch[:n] {
 		m.record = first + uint64(i)
-		b.written(m, horizon)
+		b.written(m, err == nil && b.opts.Sync == spool.SyncEach, horizon)
 	}
 	if n < len(batch) {
 		b.tail = slices.Concat(batch[n:], b.tail)
@@ -166,9 +174,12 @@ func (b *buffer) append(batch []*Message) (first uint64, n int, err error) {
 	return first, n, err
 }
 
-// written notes that the message is on disk, and makes it ready or forgets it.
-func (b *buffer) written(m *Message, horizon uint64) {
+// written notes that the message is on disk, fsynced even, and makes it ready or forgets it.
+func (b *buffer) written(m *Message, synced bool, horizon uint64) {
 	b.count.spilled.Add(1)
+	if b.opts.SettleStored {
+		b.settleSynced(m, synced)
+	}
 	switch {
 	case m.settled:
 		b.settled = append(b.settled, m.record)
@@ -180,6 +191,9 @@ func (b *buffer) written(m *Message, horizon uint64) {
 			b.gap, b.readFrom = true, m.record
 		}
 		b.release(m)
+		if b.keptUpstream(m) {
+			b.owed[m.record] = m.Receipt
+		}
 	}
 }
 
@@ -259,6 +273,7 @@ func (b *buffer) dropSegment() bool {
 			b.remove(m)
 		}
 	}
+	b.settleOwed(FateDone, func(record uint64) bool { return record >= dropped.First && record <= dropped.Last })
 	b.drops.add(DropBufferFull, n, nil)
 	return true
 }
@@ -268,7 +283,7 @@ func (b *buffer) evicted() int {
 	n := 0
 	for _, l := range b.lanes {
 		for _, m := range l.batch {
-			if m.evicted {
+			if m.evicted && !m.settled {
 				n++
 			}
 		}
@@ -312,15 +327,17 @@ func (b *buffer) readSome() bool {
 		b.rest(&b.readRest)
 		return true
 	}
-	if len(records) == 0 {
-		b.gap = false
-		b.room.Broadcast()
-		return true
-	}
 	for _, rec := range records {
 		b.readBack(rec)
+		b.readFrom = rec.Seq + 1
 	}
-	b.readFrom = records[len(records)-1].Seq + 1
+	if len(records) == 0 {
+		b.gap, b.readFrom = false, math.MaxUint64
+		b.room.Broadcast()
+	}
+	if !b.opts.SettleStored { // what the disk has lost, upstream still has
+		b.settleOwed(FateReturned, func(record uint64) bool { return record < b.readFrom })
+	}
 	return true
 }
 
@@ -342,18 +359,25 @@ func (b *buffer) readBack(rec spool.Record) {
 		b.settled = append(b.settled, rec.Seq)
 		return
 	}
+	if !b.opts.SettleStored {
+		m.Receipt = b.owed[rec.Seq]
+		delete(b.owed, rec.Seq)
+	}
 	m.cost = m.Size()
 	b.hold(m)
 	b.enqueue(m)
 }
 
-// close ends the keeper, writes what is still in memory to disk, and closes the spool. No put and no take may be under way.
+// close ends the keeper, gives back what upstream keeps, writes what else is in memory to disk, and closes the spool. No put and no take
+// may be under way.
 func (b *buffer) close() error {
 	b.mu.Lock()
 	b.closed = true
 	b.work.Signal()
+	b.unsynced.Signal()
 	b.mu.Unlock()
 	<-b.keeperDone
+	<-b.syncerDone
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -365,6 +389,9 @@ func (b *buffer) close() error {
 
 // store is the last write. The keeper has ended.
 func (b *buffer) store() error {
+	if b.disk == nil || !b.opts.SettleStored {
+		b.giveBack()
+	}
 	if b.disk == nil {
 		b.drops.add(DropShutdown, b.messages, errors.New("buffer.disk is 0"))
 		return nil
@@ -375,8 +402,11 @@ func (b *buffer) store() error {
 	}
 	for b.writeSome() {
 	}
+	b.giveBack() // with SettleStored, what the disk has not taken
 	b.disk.Settle(b.settled)
 	b.drops.add(DropBufferFull, b.evicted(), nil)
 	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
-	return errors.Join(b.disk.Sync(), b.disk.Close())
+	err := b.disk.Sync()
+	b.settleSync(err == nil, math.MaxUint64)
+	return errors.Join(err, b.disk.Close())
 }

@@ -55,6 +55,14 @@ type Message struct {
 	evicted bool   // the disk has given it up while it was being delivered: its last chance
 }
 
+// settle tells upstream what has become of the message, if it is to know, once.
+func (m *Message) settle(f Fate) {
+	if m.Receipt != nil {
+		m.Receipt.Settle(f)
+		m.Receipt = nil
+	}
+}
+
 // messageOverhead is what one queued message costs besides its bytes: this struct, the
 // client library's, slice headers and the allocator's rounding. Counted against buffer.memory,
 // so that the bound holds for small messages too.
@@ -62,7 +70,7 @@ const messageOverhead = 384
 
 // Size returns what the message costs in memory, in bytes.
 func (m *Message) Size() int64 {
-	n := messageOverhead + len(m.Subject) + len(m.Data) + len(m.ID)
+	n := messageOverhead + len(m.Subject) + len(m.Data) + len(m.ID) // Stream is shared by all
 	if m.verdict != nil {
 		n += len(m.verdict.reason) + len(m.verdict.err.Error())
 	}

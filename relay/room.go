@@ -9,15 +9,20 @@ import (
 
 // What the buffer does when a message finds no room: let the disk join in, wait, or give something up.
 
-// admit waits for, or makes, room for size bytes.
-func (b *buffer) admit(size int64) error {
+// admit waits for, or makes, room for the message.
+func (b *buffer) admit(m *Message) error {
+	size, kept := m.cost, b.keptUpstream(m)
+	b.upstreamHas = b.upstreamHas || kept
 	if size > b.opts.Memory {
 		b.drops.add(DropTooLarge, 1, nil)
 		return errNoRoom
 	}
-	for !b.noMore && !b.fits(size) {
+	refused := func() bool { return b.noMore || b.stopping && kept }
+	for !refused() && (!b.fits(size) || kept && b.holdsBack()) {
 		switch {
-		case b.diskTakes():
+		case kept && b.holdsBack():
+			b.room.Wait()
+		case b.diskTakes() && (b.spilling || !kept):
 			if b.startSpilling("memory is full"); !b.fits(size) {
 				b.room.Wait() // for the keeper, it does not take long
 			}
@@ -37,7 +42,7 @@ func (b *buffer) admit(size int64) error {
 			b.fullAt = time.Now()
 		}
 	}
-	if b.noMore {
+	if refused() {
 		return ErrStopped
 	}
 	return nil

@@ -26,6 +26,7 @@ type Route struct {
 
 	count    counters
 	drops    *drops
+	lost     *lostRecords
 	buffer   *buffer
 	gate     *gate
 	delivery *delivery
@@ -51,6 +52,7 @@ func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Ro
 	r.via = o.Instance + "/" + o.Name
 	r.viaHeader = Header{HeaderVia: {r.via}}
 	r.drops = newDrops(r.log)
+	r.lost = &lostRecords{}
 	r.dead = &deadLetterOffice{route: o.Name, store: o.DeadLetters, count: newDropsOf(r.log, "messages became dead letters"), drops: r.drops}
 
 	disk, err := r.openSpool()
@@ -63,6 +65,7 @@ func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Ro
 		lanes = 1
 	}
 	r.buffer = newBuffer(o.Buffer, disk, lanes, o.Delivery.Ordering, &r.count, r.drops, r.log)
+	r.buffer.lost = r.lost
 	down := &downs{tell: r.buffer.setSink}
 	r.gate = newGate(o.Delivery, lanes, r.log, down.watch())
 	r.dead.gate = newGate(o.Delivery, lanes, r.log, down.watch())
@@ -93,6 +96,9 @@ func (r *Route) openSpool() (*spool.Spool, error) {
 
 func (r *Route) damaged(d spool.Damage) {
 	r.count.corrupt.Add(uint64(d.Records))
+	if r.opts.Buffer.SettleStored {
+		r.lost.add(d)
+	}
 	r.log.Error().Stringer("damage", d).Msg("the spool was damaged, the rest of it is delivered")
 }
 
@@ -100,11 +106,13 @@ func (r *Route) damaged(d spool.Damage) {
 func (r *Route) accept(m *Message) error {
 	r.count.received.Add(1)
 	if r.opts.Stage != nil && !r.judge(m) {
+		m.settle(FateDone)
 		return nil
 	}
 	if via := m.Header[HeaderVia]; len(via) >= maxHops || slices.Contains(via, r.via) {
 		r.drops.add(DropLoop, 1, nil)
 		r.direct.refuse(m, looped())
+		m.settle(FateDone)
 		return nil
 	}
 	r.sign(m)
@@ -115,7 +123,8 @@ func (r *Route) accept(m *Message) error {
 	if err := r.buffer.put(m); err != errNoRoom {
 		return err
 	}
-	return nil // it is counted as dropped; the source has nothing to do about it
+	m.settle(FateDone) // it is counted as dropped; the source has nothing to do about it
+	return nil
 }
 
 // sign appends this route to the message's provenance.
@@ -136,7 +145,7 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Durati
 
 	deliver, cutDeliveries := context.WithCancel(ctx)
 	defer cutDeliveries()
-	go r.buffer.keep()
+	r.buffer.start()
 	lanes := r.startLanes(deliver)
 	r.direct.start(deliver)
 	listen, stopSource := context.WithCancel(ctx)
@@ -153,6 +162,7 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Durati
 	}
 	limit, cancel := context.WithTimeout(ctx, drain)
 	defer cancel()
+	r.buffer.beginStop()
 	stopSource()
 	waitFor(limit, source)
 	r.direct.wait(limit)
@@ -209,12 +219,12 @@ func (r *Route) close(ctx context.Context) error {
 	bufferErr := r.buffer.close()
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	sinkErr := errors.Join(r.sink.Close(ctx), r.dead.close(ctx))
+	endErr := errors.Join(r.source.Close(ctx), r.sink.Close(ctx), r.dead.close(ctx))
 	r.drops.close()
 	s := r.Stats()
 	r.log.Info().Uint64("received", s.Received).Uint64("delivered", s.Delivered).Uint64("spilled", s.Spilled).
 		Uint64("left_out", s.LeftOut()).Uint64("dropped", s.DroppedTotal()).Uint64("dead_letters", s.DeadLettersTotal()).Int("left_on_disk", s.DiskMessages).Msg("route stopped")
-	if err := errors.Join(bufferErr, sinkErr); err != nil {
+	if err := errors.Join(bufferErr, endErr); err != nil {
 		return fmt.Errorf("route %s: close: %w", r.opts.Name, err)
 	}
 	return nil

@@ -26,6 +26,8 @@ func (s *pushSource) Run(ctx context.Context, accept func(*Message) error) error
 	return nil
 }
 
+func (s *pushSource) Close(context.Context) error { return nil }
+
 // scriptSink answers each attempt as the test says, and notes what arrived.
 type scriptSink struct {
 	limits  Limits

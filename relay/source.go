@@ -12,9 +12,14 @@ import "context"
 //
 // accept may be called from several goroutines. It takes ownership of the message. It
 // blocks while the buffer is full and its policy is to block: that is the back-pressure.
-// It returns ErrStopped once the route takes no more; the message is then still the source's.
+// It returns ErrStopped once the route takes no more; the message is then still the source's. A message with a Receipt that upstream keeps is
+// held back, too, while the sink fails, and not taken any more once the route has begun to stop.
+//
+// Close is called once, after Run has returned and the last Receipt is settled: the source sees to it that what was settled is known upstream,
+// and gives back what it took and the route did not, which is later in order than all that the route has Returned.
 type Source interface {
 	Run(ctx context.Context, accept func(*Message) error) error
+	Close(ctx context.Context) error
 }
 
 // An Upstream is a Source that can tell how it stands. Its methods may be called at any time, from any goroutine, and never

@@ -88,6 +88,9 @@ func (c *Core) Run(ctx context.Context, accept func(*relay.Message) error) error
 	}
 }
 
+// Close implements relay.Source. Core NATS keeps nothing that would have to be settled.
+func (c *Core) Close(context.Context) error { return nil }
+
 // handler returns the callback of one subscription. nats.go calls it from one goroutine, so the
 // id generator needs no lock, unlike nuid's global one.
 func (c *Core) handler(nc *nats.Conn, accept func(*relay.Message) error) nats.MsgHandler {

@@ -63,6 +63,8 @@ func (s bareSource) Run(ctx context.Context, accept func(*relay.Message) error) 
 	return nil
 }
 
+func (bareSource) Close(context.Context) error { return nil }
+
 func (bareSink) Limits() relay.Limits {
 	return relay.Limits{Messages: 1024, Bytes: 1 << 20, Lanes: 1}
 }
