@@ -2,10 +2,15 @@ package natsconn
 
 import (
 	"context"
+	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 )
+
+// errHeld: nats.go tries again at once, or after a pause, and by then whoever publishes has found out.
+var errHeld = errors.New("somebody still publishes on the connection that was cut")
 
 // dialer opens the sockets of one Conn. Unlike nats.go's own it ends with the Conn, looks names
 // up under the same deadline, and keeps the socket at hand for Epoch.Cut.
@@ -15,11 +20,17 @@ type dialer struct {
 	sock    atomic.Pointer[socket] // the newest
 	addr    atomic.Pointer[string] // the last one tried
 	err     atomic.Pointer[error]  // why the last try failed; nil if it did not, or once taken
+	held    sync.RWMutex           // for reading: Epoch.Hold; for writing: a dial, from its beginning to the new socket
 }
 
 // Dial is called by nats.go, which holds its lock meanwhile.
 func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 	d.addr.Store(&addr)
+	if !d.held.TryLock() {
+		d.err.Store(&errHeld)
+		return nil, errHeld
+	}
+	defer d.held.Unlock()
 	ctx, cancel := context.WithTimeout(d.life, d.timeout)
 	defer cancel()
 	var nd net.Dialer
@@ -29,10 +40,15 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 		return nil, err
 	}
 	d.err.Store(nil)
-	s := &socket{Conn: conn}
-	s.unbind = context.AfterFunc(d.life, func() { _ = conn.Close() })
+	s := newSocket(conn, context.AfterFunc(d.life, func() { _ = conn.Close() }))
 	d.sock.Store(s)
 	return s, nil
+}
+
+// waitUnheld waits until nobody publishes any more on the socket that was cut.
+func (d *dialer) waitUnheld() {
+	d.held.Lock()
+	d.held.Unlock() //lint:ignore SA2001 nobody has held it for a moment: that was it
 }
 
 func (d *dialer) lastAddr() string {
@@ -56,6 +72,12 @@ func (d *dialer) takeErr() error {
 type socket struct {
 	net.Conn
 	unbind func() bool
+	once   sync.Once
+	closed chan struct{} // closed with it
+}
+
+func newSocket(conn net.Conn, unbind func() bool) *socket {
+	return &socket{Conn: conn, unbind: unbind, closed: make(chan struct{})}
 }
 
 func (s *socket) Write(p []byte) (int, error) {
@@ -68,5 +90,6 @@ func (s *socket) Write(p []byte) (int, error) {
 
 func (s *socket) Close() error {
 	s.unbind()
+	s.once.Do(func() { close(s.closed) })
 	return s.Conn.Close()
 }

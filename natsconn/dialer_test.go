@@ -10,7 +10,7 @@ import (
 // A write that times out before its first byte leaves the stream whole, and what it was to carry is gone.
 func TestSocketEndsWithItsFirstFailedWrite(t *testing.T) {
 	near, far := net.Pipe()
-	s := &socket{Conn: near, unbind: func() bool { return true }}
+	s := newSocket(near, func() bool { return true })
 	if err := s.SetWriteDeadline(time.Now().Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,25 @@ func (c *Conn) Epoch() (Epoch, bool) {
 // Conn returns the handle to publish on.
 func (e Epoch) Conn() *nats.Conn { return e.nc }
 
+// Done is closed when the epoch is over. What the server had sent until then may still be on its way through nats.go.
+func (e Epoch) Done() <-chan struct{} { return e.sock.closed }
+
+// Hold makes sure that what the caller publishes until release goes out in this epoch or not at all; false means that the epoch
+// is over. Without it a run of publishes may lose some to a cut in the middle, and go on as if nothing had happened on the
+// next connection: a stream then has the end of the run, and not its middle.
+//
+// Nothing is dialled while an epoch is held, so do not wait for anything meanwhile; publishing fails at once after a cut.
+func (c *Conn) Hold(e Epoch) (release func(), ok bool) {
+	if !c.dialer.held.TryRLock() {
+		return nil, false
+	}
+	if c.dialer.sock.Load() != e.sock {
+		c.dialer.held.RUnlock()
+		return nil, false
+	}
+	return c.dialer.held.RUnlock, true
+}
+
 // Cut ends this epoch: it closes the socket, and nats.go reconnects. It never blocks, unlike
 // nats.go's ForceReconnect, which first flushes, under its lock, to a server that may have stopped
 // reading. An epoch that has passed stays passed; its successor is not touched.

@@ -26,6 +26,7 @@ func (c *Conn) setHandlers(o *nats.Options, s *session) {
 		c.events.countAttempt(err) // a dial that failed; logged with its round
 	}
 	o.CustomReconnectDelayCB = func(round int) time.Duration {
+		c.dialer.waitUnheld()
 		pause := c.pause(round)
 		c.roundFailed(s, pause)
 		return pause
