@@ -2,9 +2,6 @@ package config
 
 import (
 	"encoding/base64"
-	"fmt"
-	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
@@ -25,7 +22,7 @@ func httpKeys(c *HTTPSink) []key {
 		opt("signing_secrets", &c.SigningSecrets, nil, list(signingSecret)),
 		ptr("tls", &c.TLS, httpTLSTable),
 		opt("http2", &c.HTTP2, true, boolean),
-		opt("proxy", &c.Proxy, "", proxyURL),
+		opt("proxy", &c.Proxy, "", proxyURL("http", "https", "socks5", "socks5h")),
 		sub("status", statusTable(&c.Status)),
 	}
 }
@@ -203,32 +200,4 @@ func signingSecret(b *binder, v value) (Secret, bool) {
 		return "", false
 	}
 	return s, true
-}
-
-var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
-
-// proxyURL reads the URL of a proxy, which may hold a user and a password. "" is as the environment says.
-func proxyURL(b *binder, v value) (Secret, bool) {
-	s, ok := anyText(b, v)
-	if !ok || s == "" {
-		return "", ok
-	}
-	if problem := badProxyURL(s); problem != "" {
-		b.problem(v, "%s", problem)
-		return "", false
-	}
-	return Secret(s), true
-}
-
-func badProxyURL(s string) string {
-	u, problem := hostURL(s)
-	switch {
-	case problem != "":
-		return problem
-	case !slices.Contains(proxySchemes, u.Scheme):
-		return fmt.Sprintf("must start with %s://", strings.Join(proxySchemes, ":// or "))
-	case strings.Trim(u.Path, "/") != "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host, User: u.User, Path: u.Path}):
-		return "has more than scheme, user, password, host and port"
-	}
-	return ""
 }

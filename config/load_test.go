@@ -86,6 +86,8 @@ ping_interval = "1s"
 max_pings_out = 1
 connect_timeout = "2s"
 reconnect = { min = "1s", max = "2s" }
+proxy = "socks5://u:${cred:password}@p:1080"
+ignore_discovered = true
 [nats.a.tls]
 ca = "cert.pem"
 cert = "cert.pem"
@@ -95,7 +97,7 @@ handshake_first = true
 insecure_skip_verify = true
 
 [nats.b]
-urls = ["nats://b"]
+urls = ["ws://b", "wss://b/nats"]
 creds = "./good.creds"
 [nats.c]
 urls = ["nats://c"]
@@ -193,9 +195,9 @@ bearer_token = "${env:INGEST_TOKEN}"
 	want := minimalConfig()
 	want.StateDir, want.DrainTimeout, want.Instance = "/var/lib/natsrelay", time.Minute, "relay-1"
 	want.Log = Log{"trace", "json"}
-	connection := func(name, url string) *NATS {
+	connection := func(name string, urls ...string) *NATS {
 		n := *minimalConfig().NATS["edge"]
-		n.Name, n.URLs = name, []string{url}
+		n.Name, n.URLs = name, urls
 		return &n
 	}
 	want.NATS = map[string]*NATS{
@@ -203,8 +205,9 @@ bearer_token = "${env:INGEST_TOKEN}"
 			Name: "a", URLs: []string{"nats://a:4222", "tls://b"}, User: "u", Password: "hunter2",
 			TLS:          &NATSTLS{"cert.pem", "cert.pem", "cert.key", "n", true, true},
 			PingInterval: time.Second, MaxPingsOut: 1, ConnectTimeout: 2 * time.Second, Reconnect: Backoff{time.Second, 2 * time.Second}, InboxPrefix: "_INBOX",
+			Proxy: "socks5://u:hunter2@p:1080", IgnoreDiscovered: true,
 		},
-		"b":   connection("b", "nats://b"),
+		"b":   connection("b", "ws://b", "wss://b/nats"),
 		"c":   connection("c", "nats://c"),
 		"d e": connection("d e", "nats://d"),
 	}

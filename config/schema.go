@@ -46,7 +46,7 @@ func logTable(c *Log) table {
 func natsTable(c *NATS) table {
 	return table{
 		keys: slices.Concat([]key{
-			req("urls", &c.URLs, list(textThat(badNATSURL))),
+			req("urls", &c.URLs, natsURLs),
 			opt("creds", &c.Creds, "", file),
 			opt("nkey_seed", &c.NkeySeed, "", nkeySeed),
 			opt("user", &c.User, "", text),
@@ -59,7 +59,9 @@ func natsTable(c *NATS) table {
 			sub("reconnect", backoffTable(&c.Reconnect, 250*time.Millisecond, 30*time.Second)),
 			opt("jetstream_domain", &c.JetStreamDomain, "", domain),
 			opt("inbox_prefix", &c.InboxPrefix, "_INBOX", textThat(badInboxPrefix)),
-		}, later("proxy", "ignore_discovered", "embedded", "listen", "leafnode_remotes", "jetstream", "config")),
+			opt("proxy", &c.Proxy, "", proxyURL("socks5", "http")),
+			opt("ignore_discovered", &c.IgnoreDiscovered, false, boolean),
+		}, later("embedded", "listen", "leafnode_remotes", "jetstream", "config")),
 		finish: checkLogin,
 	}
 }

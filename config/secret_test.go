@@ -18,7 +18,7 @@ const canary = "canary-5f1c"
 func TestSecretsNeverShow(t *testing.T) {
 	c := minimalConfig()
 	n := c.NATS["edge"]
-	n.NkeySeed, n.Password, n.Token = canary, canary, canary
+	n.NkeySeed, n.Password, n.Token, n.Proxy = canary, canary, canary, canary
 	h := c.Routes[0].Sink.HTTP
 	h.Headers = map[string]Secret{"Authorization": canary}
 	h.BearerToken, h.Proxy, h.SigningSecrets = canary, canary, []Secret{canary}

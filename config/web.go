@@ -7,16 +7,31 @@ import (
 	"strings"
 )
 
+// natsURLs reads the servers of a connection, which are all spoken to in one way.
+func natsURLs(b *binder, v value) ([]string, bool) {
+	urls, ok := list(textThat(badNATSURL))(b, v)
+	elems, _ := v.elems()
+	for i, u := range urls {
+		if ok && isWebSocket(u) != isWebSocket(urls[0]) {
+			b.problem(elems[i], "ws:// and wss:// do not mix with nats:// and tls://")
+			return nil, false
+		}
+	}
+	return urls, ok
+}
+
+func isWebSocket(u string) bool {
+	return strings.HasPrefix(u, "ws://") || strings.HasPrefix(u, "wss://")
+}
+
 // badNATSURL: nats.go takes user:password@ in URLs too, and prints them when it fails to connect.
 func badNATSURL(s string) string {
 	scheme, _, ok := strings.Cut(s, "://")
 	switch {
 	case !ok:
 		return `must be a URL such as "nats://127.0.0.1:4222"`
-	case scheme == "ws" || scheme == "wss":
-		return scheme + ":// is not supported by this version"
-	case scheme != "nats" && scheme != "tls":
-		return "must start with nats:// or tls://"
+	case scheme != "nats" && scheme != "tls" && !isWebSocket(s):
+		return "must start with nats://, tls://, ws:// or wss://"
 	}
 	u, problem := hostURL(s)
 	switch {
@@ -24,7 +39,9 @@ func badNATSURL(s string) string {
 		return problem
 	case u.User != nil:
 		return "has a user or password in it, which would show up in logs; use the keys user and password, or token"
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+	case u.RawQuery != "" || u.Fragment != "":
+		return "has more than scheme, host, port and, with ws:// or wss://, a path"
+	case strings.Trim(u.Path, "/") != "" && !isWebSocket(s): // WebSocket servers live behind reverse proxies that tell them apart by it
 		return `has more than scheme, host and port; several servers are several elements of the array`
 	}
 	return ""

@@ -94,7 +94,7 @@ func setTLS(o *nats.Options, cfg *config.NATSTLS) {
 		return
 	}
 	o.Secure = true
-	o.TLSHandshakeFirst = cfg.HandshakeFirst
+	o.TLSHandshakeFirst = cfg.HandshakeFirst && !isWebSocket(o.Servers) // there TLS comes first anyway, and nats.go would make it twice
 	o.TLSConfig = &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         cfg.ServerName,

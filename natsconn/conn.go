@@ -50,6 +50,10 @@ func Open(cfg *config.NATS, opts Options) (*Conn, error) {
 	if err := checkSeed(cfg.NkeySeed); err != nil {
 		return nil, err
 	}
+	dial, err := newDial(cfg.Proxy)
+	if err != nil {
+		return nil, err
+	}
 	log := opts.Log.With().Str("nats", cfg.Name).Str("role", opts.Role).Logger()
 	c := &Conn{
 		cfg:      cfg,
@@ -60,7 +64,7 @@ func Open(cfg *config.NATS, opts Options) (*Conn, error) {
 	c.state.init()
 	c.events = newEvents(log)
 	c.life, c.kill = context.WithCancel(context.Background())
-	c.dialer = &dialer{life: c.life, timeout: cfg.ConnectTimeout}
+	c.dialer = &dialer{life: c.life, dial: dial, timeout: cfg.ConnectTimeout}
 	if cfg.TLS != nil && cfg.TLS.InsecureSkipVerify {
 		log.Warn().Msg("tls.insecure_skip_verify is set: the server's certificate is not checked")
 	}

@@ -16,6 +16,7 @@ var errHeld = errors.New("somebody still publishes on the connection that was cu
 // up under the same deadline, and keeps the socket at hand for Epoch.Cut.
 type dialer struct {
 	life    context.Context // of the Conn; nats.go's interface has no context to pass
+	dial    dialFunc
 	timeout time.Duration
 	sock    atomic.Pointer[socket] // the newest
 	addr    atomic.Pointer[string] // the last one tried
@@ -33,12 +34,14 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 	defer d.held.Unlock()
 	ctx, cancel := context.WithTimeout(d.life, d.timeout)
 	defer cancel()
-	var nd net.Dialer
-	conn, err := nd.DialContext(ctx, network, addr)
+	conn, err := d.dial(ctx, network, addr)
 	if err != nil {
 		d.err.Store(&err)
 		return nil, err
 	}
+	// For wss://, nats.go (1.55) makes its TLS handshake without a deadline, with its lock held. For all others it
+	// sets one of its own, and when the handshakes are done it clears this one.
+	_ = conn.SetDeadline(time.Now().Add(d.timeout))
 	d.err.Store(nil)
 	s := newSocket(conn, context.AfterFunc(d.life, func() { _ = conn.Close() }))
 	d.sock.Store(s)

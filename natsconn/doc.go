@@ -8,6 +8,7 @@
 //     that was too long, an unknown -ERR, …);
 //   - it never publishes into a reconnect buffer, and gives the caller an Epoch to tell whether the
 //     connection was cut between two moments, because a Flush that returns nil does not;
+//   - it goes through a SOCKS5 or HTTP proxy, and bounds every handshake by connect_timeout;
 //   - a failed write ends the socket (see socket), a cut never waits for nats.go's lock (see Epoch.Cut).
 //
 // The package knows neither messages nor routes: who publishes and who subscribes does so on the

@@ -2,6 +2,7 @@ package natsconn
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,9 +55,7 @@ func (e *events) arrived(nc *nats.Conn) (url string, heldBack int) {
 	url = plainURL(nc.ConnectedUrl())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, k := range Kinds() {
-		heldBack += e.throttle.reset(attemptKey(k))
-	}
+	heldBack = e.throttle.reset(attemptPrefix)
 	if url != "" { // "": cut again already
 		e.url = url
 	}
@@ -81,8 +80,7 @@ func (e *events) countAttempt(err error) { e.counts[kindOf(err, KindConnect)].Ad
 // attemptFailed logs a failed attempt to connect; next is the pause until the next round, 0 if
 // nats.go has not asked for it yet.
 func (e *events) attemptFailed(addr string, err error, next time.Duration) {
-	kind := kindOf(err, KindConnect)
-	held, ok := e.allow(attemptKey(kind))
+	held, ok := e.allow(attemptKey(addr, err))
 	if !ok {
 		return
 	}
@@ -93,7 +91,18 @@ func (e *events) attemptFailed(addr string, err error, next time.Duration) {
 	ev.Msg("cannot connect: trying again")
 }
 
-func attemptKey(k Kind) string { return "attempt " + string(k) }
+const attemptPrefix = "attempt "
+
+// attemptKey tells causes apart: another one is news, since something may have been mended, and something else is wrong now.
+// Digits are not: the port on our side is another one each time.
+func attemptKey(addr string, err error) string {
+	return attemptPrefix + addr + " " + strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, err.Error())
+}
 
 func (e *events) async(sub *nats.Subscription, err error) {
 	kind := kindOf(err, KindOther)

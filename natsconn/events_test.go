@@ -59,6 +59,22 @@ func TestThrottleSumsUpRepeats(t *testing.T) {
 	}
 }
 
+func TestThrottleRemembersNoMoreThanItMust(t *testing.T) {
+	var th throttle
+	now := time.Now()
+	for i := range 10 * maxKeys {
+		if _, ok := th.allow(fmt.Sprint(i), now.Add(time.Duration(i))); !ok {
+			t.Fatalf("key %d: a new one was held back", i)
+		}
+	}
+	if len(th.seen) != maxKeys {
+		t.Errorf("%d keys remembered, want %d", len(th.seen), maxKeys)
+	}
+	if _, ok := th.allow(fmt.Sprint(10*maxKeys-1), now); ok {
+		t.Error("the newest key was forgotten")
+	}
+}
+
 func TestEveryKindIsCountedFromTheStart(t *testing.T) {
 	e := newEvents(nopLog())
 	c := &Conn{events: e}

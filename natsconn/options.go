@@ -29,7 +29,8 @@ func (c *Conn) connect(name string) (*session, error) {
 	o.PingInterval = c.cfg.PingInterval
 	o.MaxPingsOut = c.cfg.MaxPingsOut
 	o.CustomDialer = c.dialer
-	o.SkipHostLookup = true // the dialer looks up itself, under its deadline
+	o.SkipHostLookup = true // the dialer looks up itself, under its deadline, or the proxy does
+	o.IgnoreDiscoveredServers = c.cfg.IgnoreDiscovered
 
 	// The first connection is run's, not nats.go's RetryOnFailedConnect: that one reports
 	// only the first failure, and TLS errors never.
@@ -82,6 +83,11 @@ func checkURLs(urls []string) error {
 		return fmt.Errorf("urls mix ws:// or wss:// with others")
 	}
 	return nil
+}
+
+// isWebSocket says whether the servers are spoken to by WebSocket; checkURLs has seen to it that all of them are, or none.
+func isWebSocket(urls []string) bool {
+	return strings.HasPrefix(urls[0], "ws://") || strings.HasPrefix(urls[0], "wss://")
 }
 
 // plainURL strips the credentials. Not URL.Redacted: it leaves the user name, which is the token
