@@ -47,9 +47,7 @@ func BenchmarkRoute(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				r := New(time.Minute, zerolog.Nop(), route)
-				ended := make(chan error)
-				go func() { ended <- r.Run(b.Context()) }()
+				r := Start(b.Context(), planOf(time.Minute, route), zerolog.Nop())
 				accept := <-source.accept
 				var subjects [64]string
 				for i := range subjects {
@@ -66,7 +64,7 @@ func BenchmarkRoute(b *testing.B) {
 				<-sink.all
 				b.StopTimer()
 				r.Stop()
-				if err := <-ended; err != nil {
+				if err := r.Wait(); err != nil {
 					b.Fatal(err)
 				}
 			})
@@ -97,9 +95,7 @@ func BenchmarkDrain(b *testing.B) {
 			b.Fatal(err)
 		}
 		opened := b.Elapsed()
-		r := New(time.Minute, zerolog.Nop(), route)
-		ended := make(chan error)
-		go func() { ended <- r.Run(b.Context()) }()
+		r := Start(b.Context(), planOf(time.Minute, route), zerolog.Nop())
 		peak := before
 		for waiting := true; waiting; {
 			select {
@@ -110,7 +106,7 @@ func BenchmarkDrain(b *testing.B) {
 			peak = max(peak, residentBytes(b))
 		}
 		r.Stop()
-		if err := <-ended; err != nil {
+		if err := r.Wait(); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(n)/(b.Elapsed()-opened).Seconds()*float64(b.N), "msg/s")

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"time"
 
 	"github.com/natsrelay/natsrelay/relay/spool"
@@ -18,6 +19,8 @@ type RouteOptions struct {
 	Stage Stage
 	// DeadLetters takes what cannot be delivered; the route closes it. nil: that is dropped and counted.
 	DeadLetters DeadLetters
+	// Close ends what source, sink and dead letters stand on, their connections. It is called once, after all of them have ended. nil: nothing.
+	Close func(context.Context)
 }
 
 // Persist says when messages go to disk.

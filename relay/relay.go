@@ -3,43 +3,192 @@ package relay
 import (
 	"context"
 	"errors"
+	"maps"
+	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 )
 
-// A Relay runs a set of routes. The routes do not know of each other: one that is blocked or full does not hold up another.
+// A Plan is what a relay is to run.
+type Plan struct {
+	Drain  time.Duration // how long a route that has to end waits for deliveries
+	Routes []RoutePlan   // each with a name of its own
+}
+
+// A RoutePlan is one route of a plan.
+type RoutePlan struct {
+	Name string
+	// Settings is all that the route is made from, its connections and secrets included. Plans of one name with deeply equal Settings
+	// are of the same route.
+	Settings any
+	// Open makes the route. While that fails it is called again and again, with pauses; never twice at a time, and never before
+	// the route of that name before it has closed its files.
+	Open func() (*Route, error)
+}
+
+// A Relay runs a set of routes, which may change meanwhile. The routes do not know of each other: one that is blocked, full,
+// or cannot be opened does not hold up another.
 type Relay struct {
-	drain  time.Duration
-	log    zerolog.Logger
-	routes []*Route
-	stop   chan struct{}
-	once   sync.Once
+	ctx     context.Context
+	log     zerolog.Logger
+	drain   atomic.Int64 // nanoseconds
+	running sync.WaitGroup
+
+	applying sync.Mutex // one Apply at a time; taken before mu
+
+	mu      sync.Mutex
+	runners map[string]*runner // by route
+	stopped bool               // nothing is started any more
+	stop    chan struct{}      // closed by Stop
+	err     error              // of the routes that have ended because the relay does
 }
 
-// New makes a relay of the routes. drain is how long a stop waits for deliveries.
-func New(drain time.Duration, log zerolog.Logger, routes ...*Route) *Relay {
-	return &Relay{drain: drain, log: log, routes: routes, stop: make(chan struct{})}
-}
-
-// Run runs the routes until Stop has been called and all have ended in order, or until ctx ends: then it waits for
-// no delivery any more, and only puts what is in memory on disk. Call it once.
-func (r *Relay) Run(ctx context.Context) error {
-	errs := make([]error, len(r.routes))
-	var running sync.WaitGroup
-	for i, route := range r.routes {
-		running.Go(func() { errs[i] = route.run(ctx, r.stop, r.drain) })
+// Start runs the routes of the plan until Stop has been called and all have ended in order, or until ctx ends: then they wait for
+// no delivery any more, and only put what is in memory on disk. Wait waits for their end.
+func Start(ctx context.Context, plan Plan, log zerolog.Logger) *Relay {
+	r := &Relay{ctx: ctx, log: log, runners: map[string]*runner{}, stop: make(chan struct{})}
+	r.drain.Store(int64(plan.Drain))
+	for _, p := range plan.Routes {
+		r.start(p)
 	}
-	running.Wait()
-	return errors.Join(errs...)
+	return r
 }
 
 // Stop begins an orderly end: sources first, then deliveries for at most the drain time, then the rest goes to disk.
-// It does not wait; Run returns when all is done. It may be called at any time, from any goroutine, more than once.
+// It does not wait. It may be called at any time, from any goroutine, more than once.
 func (r *Relay) Stop() {
-	r.once.Do(func() {
-		r.log.Info().Dur("at_most", r.drain).Msg("stopping: sources first, then deliveries")
-		close(r.stop)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return
+	}
+	r.stopped = true
+	close(r.stop)
+	r.log.Info().Dur("at_most", r.drainTime()).Msg("stopping: sources first, then deliveries")
+	for _, u := range r.runners {
+		u.halt()
+	}
+}
+
+// Wait returns when the relay has been stopped, or its context has ended, and all routes have. The error says what
+// could not be put in order.
+func (r *Relay) Wait() error {
+	select {
+	case <-r.stop:
+	case <-r.ctx.Done():
+	}
+	r.mu.Lock()
+	r.stopped = true // an Apply must not start another one while running.Wait waits
+	r.mu.Unlock()
+	r.running.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Changes are the names of a plan's routes, by what Apply had to do about them.
+type Changes struct{ Added, Changed, Removed, Unchanged []string }
+
+// Apply makes the routes those of the plan. A route that is in it as it was goes on and notices nothing. One that has
+// changed ends in order and starts again on its backlog; one that is not in it any more ends in order, and its backlog stays on disk.
+// Each does so by itself: none waits for another. Apply returns when all that had to end has, which the drain time bounds,
+// and all that is new has been started. A relay that stops applies nothing.
+func (r *Relay) Apply(plan Plan) Changes {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.drain.Store(int64(plan.Drain))
+
+	var c Changes
+	var ending sync.WaitGroup
+	gone := r.snapshot()
+	for _, p := range plan.Routes {
+		old, ok := gone[p.Name]
+		delete(gone, p.Name)
+		switch {
+		case !ok:
+			c.Added = append(c.Added, p.Name)
+			r.start(p)
+		case reflect.DeepEqual(old.plan.Settings, p.Settings):
+			c.Unchanged = append(c.Unchanged, p.Name)
+		default:
+			c.Changed = append(c.Changed, p.Name)
+			ending.Go(func() {
+				old.end()
+				r.start(p)
+			})
+		}
+	}
+	c.Removed = slices.Sorted(maps.Keys(gone))
+	for _, old := range gone {
+		ending.Go(func() {
+			old.end()
+			r.remove(old)
+		})
+	}
+	ending.Wait()
+	return c
+}
+
+// RouteStatus is how a route of a relay stands.
+type RouteStatus struct {
+	Name  string
+	Stats RouteStats
+	Err   error // why the route cannot be opened at present; nil: it is open
+}
+
+// Status returns how the routes stand, in the order of their names.
+func (r *Relay) Status() []RouteStatus {
+	runners := r.snapshot()
+	all := make([]RouteStatus, 0, len(runners))
+	for _, name := range slices.Sorted(maps.Keys(runners)) {
+		all = append(all, runners[name].status())
+	}
+	return all
+}
+
+// start runs a route, in place of the one of that name that has ended.
+func (r *Relay) start(p RoutePlan) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return
+	}
+	u := newRunner(p, r.log)
+	r.runners[p.Name] = u
+	r.running.Go(func() {
+		err := u.run(r.ctx, r.drainTime)
+		r.ended(err)
+		close(u.done)
 	})
 }
+
+// ended keeps what went wrong at a route's end for Wait, or logs it if the relay goes on.
+func (r *Relay) ended(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+	case r.stopped || r.ctx.Err() != nil:
+		r.err = errors.Join(r.err, err)
+	default:
+		r.log.Error().Err(err).Msg("a route could not be put in order at its end, the others go on")
+	}
+}
+
+func (r *Relay) remove(u *runner) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.runners, u.plan.Name)
+}
+
+func (r *Relay) snapshot() map[string]*runner {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.runners)
+}
+
+func (r *Relay) drainTime() time.Duration { return time.Duration(r.drain.Load()) }

@@ -138,8 +138,8 @@ func (r *Route) sign(m *Message) {
 }
 
 // run moves messages until it is told to stop. When stop is closed it ends in order: first the source, then, for at most
-// drain, the deliveries; what is left goes to disk. When ctx ends it skips the waiting. The error says what could not be put in order.
-func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Duration) error {
+// drain as it is then, the deliveries; what is left goes to disk. When ctx ends it skips the waiting. The error says what could not be put in order.
+func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time.Duration) error {
 	r.phase.Store(uint32(phaseRunning))
 	defer r.phase.Store(uint32(phaseStopped))
 
@@ -160,7 +160,7 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain time.Durati
 	case <-stop:
 	case <-ctx.Done():
 	}
-	limit, cancel := context.WithTimeout(ctx, drain)
+	limit, cancel := context.WithTimeout(ctx, drain())
 	defer cancel()
 	r.buffer.beginStop()
 	stopSource()
@@ -220,6 +220,9 @@ func (r *Route) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	endErr := errors.Join(r.source.Close(ctx), r.sink.Close(ctx), r.dead.close(ctx))
+	if r.opts.Close != nil {
+		r.opts.Close(ctx)
+	}
 	r.drops.close()
 	s := r.Stats()
 	r.log.Info().Uint64("received", s.Received).Uint64("delivered", s.Delivered).Uint64("spilled", s.Spilled).

@@ -30,9 +30,10 @@ func (s *pushSource) Close(context.Context) error { return nil }
 
 // scriptSink answers each attempt as the test says, and notes what arrived.
 type scriptSink struct {
-	limits  Limits
-	latency time.Duration
-	answer  func(batch []*Message, out []Outcome) error
+	limits   Limits
+	latency  time.Duration
+	answer   func(batch []*Message, out []Outcome) error
+	closeErr error
 
 	mu      sync.Mutex
 	arrived []string // "subject data" of what was reported as delivered, in that order
@@ -40,7 +41,7 @@ type scriptSink struct {
 
 func (s *scriptSink) Limits() Limits { return s.limits }
 
-func (s *scriptSink) Close(context.Context) error { return nil }
+func (s *scriptSink) Close(context.Context) error { return s.closeErr }
 
 func (s *scriptSink) Deliver(ctx context.Context, batch []*Message, out []Outcome) error {
 	select {
@@ -82,15 +83,18 @@ func start(t *testing.T, o RouteOptions, sink Sink) (route *Route, accept func(*
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(25*time.Second, zerolog.Nop(), route)
-	ended := make(chan error)
-	go func() { ended <- r.Run(t.Context()) }()
+	r := Start(t.Context(), planOf(25*time.Second, route), zerolog.Nop())
 	return route, <-source.accept, func() {
 		r.Stop()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
+		if err := r.Wait(); err != nil {
+			t.Errorf("Wait: %v", err)
 		}
 	}
+}
+
+// planOf returns the plan of a single route, which is open already.
+func planOf(drain time.Duration, route *Route) Plan {
+	return Plan{Drain: drain, Routes: []RoutePlan{{Name: route.opts.Name, Open: func() (*Route, error) { return route, nil }}}}
 }
 
 func publish(t *testing.T, accept func(*Message) error, n, subjects int) {

@@ -111,12 +111,11 @@ func acceptOf(b *testing.B, stage relay.Stage) func(*relay.Message) error {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := relay.New(time.Minute, zerolog.Nop(), route)
-	ended := make(chan error)
-	go func() { ended <- r.Run(context.Background()) }()
+	plan := relay.Plan{Drain: time.Minute, Routes: []relay.RoutePlan{{Name: "b", Open: func() (*relay.Route, error) { return route, nil }}}}
+	r := relay.Start(context.Background(), plan, zerolog.Nop())
 	b.Cleanup(func() {
 		r.Stop()
-		if err := <-ended; err != nil {
+		if err := r.Wait(); err != nil {
 			b.Error(err)
 		}
 	})

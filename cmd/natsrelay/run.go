@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
-
-// closeTimeout bounds the farewell to the NATS servers, after everything else has ended.
-const closeTimeout = 3 * time.Second
 
 func newRun() *cobra.Command {
 	var path string
@@ -49,23 +46,13 @@ func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Wr
 
 	log.Info().Str("version", buildVersion()).Str("config", path).Str("state_dir", cfg.StateDir).Str("instance", cfg.Instance).Msg("starting")
 	reportOrphans(cfg, log)
-	w := &wiring{cfg: cfg, log: log}
-	defer func() {
-		farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		if err := w.close(farewell); err != nil {
-			log.Warn().Err(err).Msg("a connection was cut, not drained")
-		}
-		log.Info().Msg("stopped")
-	}()
-	r, err := w.relay()
-	if err != nil {
-		return err
-	}
+	defer log.Info().Msg("stopped")
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
+	w := &wiring{cfg: cfg, log: log, conns: newConnections(log)}
+	r := relay.Start(ctx, w.plan(), log)
 	defer onSignals(log, r.Stop, cut)()
-	return r.Run(ctx)
+	return r.Wait()
 }
 
 func lockFailure(err error) error {

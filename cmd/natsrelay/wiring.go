@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -15,31 +14,37 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A wiring builds what a configuration describes, and owns the connections.
+// A wiring builds what a configuration describes.
 type wiring struct {
 	cfg   *config.Config
 	log   zerolog.Logger
-	conns []*natsconn.Conn
+	conns *connections
 }
 
-// relay returns the relay of all routes that are enabled. It touches the disk and starts to connect.
-func (w *wiring) relay() (*relay.Relay, error) {
-	var routes []*relay.Route
+// plan returns the routes that are enabled. Making the plan touches nothing; opening a route of it touches the disk and starts to connect.
+func (w *wiring) plan() relay.Plan {
+	plan := relay.Plan{Drain: w.cfg.DrainTimeout}
 	for _, r := range w.cfg.Routes {
 		if !r.Enabled {
 			w.log.Info().Str("route", r.Name).Msg("route is disabled")
 			continue
 		}
-		route, err := w.route(r)
-		if err != nil {
-			return nil, fmt.Errorf("route %s: %w", r.Name, err)
-		}
-		routes = append(routes, route)
+		plan.Routes = append(plan.Routes, relay.RoutePlan{
+			Name:     r.Name,
+			Settings: w.cfg.RouteSettings(r),
+			Open:     func() (*relay.Route, error) { return w.route(r) },
+		})
 	}
-	return relay.New(w.cfg.DrainTimeout, w.log, routes...), nil
+	return plan
 }
 
-func (w *wiring) route(r *config.Route) (*relay.Route, error) {
+// route opens a route. Its connections are its own, and are closed with it.
+func (w *wiring) route(r *config.Route) (route *relay.Route, err error) {
+	defer func() {
+		if err != nil {
+			w.conns.close(context.Background(), r.Name)
+		}
+	}()
 	source, err := w.source(r)
 	if err != nil {
 		return nil, err
@@ -65,6 +70,7 @@ func (w *wiring) route(r *config.Route) (*relay.Route, error) {
 		Stage:    stage,
 
 		DeadLetters: dead,
+		Close:       func(ctx context.Context) { w.conns.close(ctx, r.Name) },
 	}
 	return relay.NewRoute(opts, source, sink, w.log)
 }
@@ -117,23 +123,12 @@ func (w *wiring) connect(r *config.Route, name, role string) (*natsconn.Conn, er
 	if err != nil {
 		return nil, fmt.Errorf("connection %s: %w", name, err)
 	}
-	w.conns = append(w.conns, conn)
+	w.conns.add(r.Name, conn)
 	return conn, nil
 }
 
 func (w *wiring) routeLog(r *config.Route) zerolog.Logger {
 	return w.log.With().Str("route", r.Name).Logger()
-}
-
-// close ends the connections.
-func (w *wiring) close(ctx context.Context) error {
-	var errs []error
-	for _, conn := range w.conns {
-		if err := conn.Close(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("close connection %s: %w", conn.Name(), err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // spoolDir is the folder of a route's spool. Routes have a folder of their own below state_dir: their names are the user's,

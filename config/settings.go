@@ -1,0 +1,35 @@
+package config
+
+import (
+	"maps"
+	"slices"
+)
+
+// RouteSettings is all that a route is made from: two routes with deeply equal settings are the same. It holds secrets.
+type RouteSettings struct {
+	Instance string
+	Route    Route
+	NATS     map[string]NATS // the connections that it uses
+}
+
+// RouteSettings returns the settings of one of the configuration's routes.
+func (c *Config) RouteSettings(r *Route) RouteSettings {
+	s := RouteSettings{Instance: c.Instance, Route: *r, NATS: map[string]NATS{}}
+	for _, name := range r.connections() {
+		s.NATS[name] = *c.NATS[name]
+	}
+	return s
+}
+
+// connections returns the names of the [nats.NAME] tables that the route refers to.
+func (r *Route) connections() []string {
+	names := map[string]bool{r.DeadLetter.NATS: true}
+	if r.Source.Core != nil {
+		names[r.Source.Core.NATS] = true
+	}
+	if r.Sink.NATS != nil {
+		names[r.Sink.NATS.NATS] = true
+	}
+	delete(names, "")
+	return slices.Sorted(maps.Keys(names))
+}
