@@ -31,6 +31,7 @@ type buffer struct {
 	log   zerolog.Logger
 	seed  maphash.Seed
 
+	keeper   pulse
 	settling sync.Mutex // one settleOnDisk at a time; taken before mu
 	spare    []uint64   // guarded by settling
 
@@ -40,6 +41,7 @@ type buffer struct {
 	queues []*queue
 	lanes  []*lane
 
+	latency  latency // of what was delivered
 	lastSeq  uint64
 	held     int64 // bytes of all messages in memory
 	ready    int64 // bytes of those in queues and batches
@@ -90,7 +92,7 @@ var (
 // The caller starts it before the first put.
 func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering, count *counters, drops *drops, log zerolog.Logger) *buffer {
 	b := &buffer{
-		opts: o, disk: disk, count: count, drops: drops, log: log, seed: maphash.MakeSeed(),
+		opts: o, disk: disk, count: count, drops: drops, log: log, seed: maphash.MakeSeed(), latency: newLatency(),
 		owed: map[uint64]Receipt{}, lost: &lostRecords{}, keeperDone: make(chan struct{}), syncerDone: make(chan struct{}),
 	}
 	b.room.L, b.work.L, b.unsynced.L = &b.mu, &b.mu, &b.mu
@@ -217,6 +219,7 @@ func (b *buffer) expire(l *lane) []*Message {
 func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 	var delivered, bytes uint64
 	left := 0
+	now := time.Now()
 	defer func() {
 		b.count.delivered.Add(delivered)
 		b.count.deliveredBytes.Add(bytes)
@@ -228,6 +231,7 @@ func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 		case Delivered:
 			delivered++
 			bytes += uint64(len(m.Data))
+			b.latency.observe(now.Sub(m.received()))
 			b.remove(m)
 		case buried:
 			b.remove(m)
@@ -367,29 +371,4 @@ func (b *buffer) stopTakes() {
 		q.full.Signal()
 		q.available.Broadcast()
 	}
-}
-
-// depth is how much a buffer holds. What is in memory and on disk is counted in both.
-type depth struct {
-	memory, disk           int // messages
-	memoryBytes, diskBytes int64
-}
-
-func (b *buffer) depth() depth {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	d := depth{memory: b.messages, memoryBytes: b.held}
-	if b.disk != nil {
-		s := b.disk.Stats()
-		d.disk, d.diskBytes = s.Records, s.FileBytes
-	}
-	return d
-}
-
-// condition reports whether the buffer is giving messages up or holding its source back, and whether the disk has joined in.
-func (b *buffer) condition() (full, spilling bool) {
-	const shown = 5 * time.Second // a state that lasts for one message only could not be seen
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.waiting > 0 || time.Since(b.fullAt) < shown, b.spilling
 }

@@ -29,6 +29,9 @@ const (
 	DeadFilter      = "filter" // the filter or the transformation could not be computed
 )
 
+// DeadReasons returns every reason for a dead letter.
+func DeadReasons() []string { return []string{DeadRefused, DeadMaxAttempts, DeadMaxAge, DeadFilter} }
+
 // A DeadLetter is a message that its route gives up, and why.
 type DeadLetter struct {
 	Message  *Message // as it came, only to be read

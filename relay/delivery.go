@@ -11,6 +11,7 @@ var errUnconfirmed = errors.New("the sink confirmed only a part of the batch")
 
 // A lane delivers one batch at a time: message n+1 of a lane is not offered to the sink before n is settled.
 type lane struct {
+	pulse pulse
 	queue *queue
 	batch []*Message // taken and not settled; guarded by buffer.mu, changed by this lane only
 	bytes int64      // of the batch when it was taken
@@ -44,6 +45,7 @@ const rateGranularity = 100
 // runLane delivers until the buffer has nothing more to take, the gates have stopped, or ctx ends.
 // What is unconfirmed then stays in the buffer.
 func (d *delivery) runLane(ctx context.Context, l *lane) {
+	ctx = withPulse(ctx, &l.pulse)
 	out := make([]Outcome, d.limits.Messages)
 	for {
 		batch := d.buffer.take(l, d.limits)
@@ -85,8 +87,11 @@ func (d *delivery) step(ctx context.Context, l *lane, out []Outcome) ([]*Message
 
 // attempt offers the lane's batch to the sink. What is left of it has the first of out as outcomes.
 func (d *delivery) attempt(ctx context.Context, p pass, l *lane, out []Outcome) {
+	l.pulse.at(sending)
 	err := d.sink.Deliver(ctx, l.batch, out)
+	l.pulse.at(settling)
 	rest := d.buffer.settle(l, out)
+	l.pulse.at(resting)
 	switch {
 	case err == nil && !anyUnconfirmed(out[:len(rest)]):
 		d.count.attemptsOK.Add(1)

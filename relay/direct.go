@@ -39,6 +39,7 @@ const DropUnanswered = "unanswered"
 // faults that the relay itself answers with.
 func overloaded() *AnswerFault  { return &AnswerFault{503, "too many requests under way"} }
 func unavailable() *AnswerFault { return &AnswerFault{503, "endpoint unavailable"} }
+func paused() *AnswerFault      { return &AnswerFault{503, "relay is paused"} }
 func stopping() *AnswerFault    { return &AnswerFault{503, "relay is stopping"} }
 func timedOut() *AnswerFault    { return &AnswerFault{504, "endpoint timed out"} }
 func unfit() *AnswerFault       { return &AnswerFault{500, "filter failed"} }
@@ -51,20 +52,26 @@ type direct struct {
 	places    chan struct{} // one for each request that may be under way
 	count     *counters
 	drops     *drops
+	delivered func(*Message) // notes how long it took
 
 	ctx     context.Context // of the requests; set by start
-	failing atomic.Bool     // the last request that has ended got no answer
+	paused  atomic.Bool
+	failing atomic.Bool // the last request that has ended got no answer
 }
 
-var errOverloaded = errors.New("more requests at a time than delivery.in_flight allows")
+var (
+	errOverloaded = errors.New("more requests at a time than delivery.in_flight allows")
+	errPaused     = errors.New("the route is paused")
+	errUnanswered = errors.New("the last request got no answer")
+)
 
 // newDirect returns nil if the sink does not answer.
-func newDirect(sink Sink, inFlight int, count *counters, drops *drops) *direct {
+func newDirect(sink Sink, inFlight int, count *counters, drops *drops, delivered func(*Message)) *direct {
 	responder, ok := sink.(Responder)
 	if !ok {
 		return nil
 	}
-	return &direct{responder: responder, places: make(chan struct{}, inFlight), count: count, drops: drops}
+	return &direct{responder: responder, places: make(chan struct{}, inFlight), count: count, drops: drops, delivered: delivered}
 }
 
 // start is called before the first request. The requests end with ctx.
@@ -74,11 +81,21 @@ func (d *direct) start(ctx context.Context) {
 	}
 }
 
+func (d *direct) setPaused(paused bool) {
+	if d != nil {
+		d.paused.Store(paused)
+	}
+}
+
 // takes reports whether the message is a request that is to be answered.
 func (d *direct) takes(m *Message) bool { return d != nil && m.Respond != nil }
 
 // serve sees to the request, and does not wait for it.
 func (d *direct) serve(m *Message) {
+	if d.paused.Load() {
+		d.giveUp(m, paused(), errPaused)
+		return
+	}
 	select {
 	case d.places <- struct{}{}:
 	default:
@@ -124,6 +141,7 @@ func (d *direct) pass(m *Message, answer Answer) {
 		d.drops.add(DropUnanswered, 1, err)
 		return
 	}
+	d.delivered(m)
 	d.count.delivered.Add(1)
 	d.count.deliveredBytes.Add(uint64(len(m.Data)))
 }
@@ -160,6 +178,14 @@ func (d *direct) wait(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// trouble returns why the requests fail, nil if they do not.
+func (d *direct) trouble() error {
+	if d.health() == healthy {
+		return nil
+	}
+	return errUnanswered
 }
 
 // health is what the requests tell of the endpoint.

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -26,8 +27,9 @@ type gate struct {
 	changed  chan struct{} // closed and replaced whenever the waiting lanes should look again
 	waiting  bool          // somebody waits on changed
 	stopped  bool
-	inside   int // lanes that have passed and not yet reported
-	limit    int // how many may be inside while open
+	paused   bool // nobody passes until it is over
+	inside   int  // lanes that have passed and not yet reported
+	limit    int  // how many may be inside while open
 	closed   bool
 	probing  bool      // a probe is inside
 	episode  uint64    // counts closings, so that a straggler's failure is not taken for a new one
@@ -35,7 +37,8 @@ type gate struct {
 	reopen   time.Time // when the next probe may pass
 	since    time.Time // when the endpoint began to fail
 	health   health
-	held     int // failures not logged since the last one that was
+	why      error // the endpoint's last failure, while it fails
+	held     int   // failures not logged since the last one that was
 	lastLog  time.Time
 }
 
@@ -88,6 +91,7 @@ func (g *gate) tryEnter() (pass, <-chan struct{}, error) {
 	switch {
 	case g.stopped:
 		return pass{}, nil, errGateStopped
+	case g.paused:
 	case !g.closed && g.inside < g.limit:
 		g.inside++
 		return pass{episode: g.episode}, nil, nil
@@ -134,7 +138,7 @@ func (g *gate) succeeded() {
 		g.limit = min(g.limit+1, g.lanes)
 		return
 	}
-	g.closed, g.attempts, g.limit = false, 0, 1
+	g.closed, g.attempts, g.limit, g.why = false, 0, 1, nil
 	g.log.Info().Dur("after", time.Since(g.since)).Int("held_back", g.held).Msg(g.what + " works again")
 	g.held = 0
 	g.setHealth(healthy)
@@ -145,6 +149,7 @@ func (g *gate) failed(err error) {
 	if !g.closed {
 		g.closed, g.since = true, now
 	}
+	g.why = err
 	g.episode++
 	g.attempts++
 	pause := g.pause(err)
@@ -211,6 +216,29 @@ func (g *gate) current() health {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.health
+}
+
+// trouble returns why the endpoint fails, nil if it does not.
+func (g *gate) trouble() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.why == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", g.what, g.why)
+}
+
+func (g *gate) setPaused(paused bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.paused = paused
+	g.wake()
+}
+
+func (g *gate) isPaused() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.paused
 }
 
 // stop makes every enter, now and later, return errGateStopped.

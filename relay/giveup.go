@@ -91,7 +91,9 @@ func (o *deadLetterOffice) put(ctx context.Context, letters []*DeadLetter) error
 		if err != nil {
 			return err
 		}
+		pulseOf(ctx).at(burying)
 		displaced, err := o.store.Store(ctx, letters)
+		pulseOf(ctx).at(resting)
 		o.drops.add(DropDeadLetters, displaced, errDisplaced)
 		switch {
 		case err == nil:

@@ -26,14 +26,16 @@ func (b *buffer) keep() {
 	defer b.mu.Unlock()
 	for !b.closed {
 		if len(b.settled) > 0 {
+			b.keeper.at(settling)
 			b.unlock()
+			b.keeper.at(resting)
 			b.mu.Lock()
 		}
 		if b.pressed {
 			b.replaceOldest()
 		}
 		if b.mustSpill() {
-			b.startSpilling("the sink is failing")
+			b.startSpilling("nothing can be delivered")
 		}
 		wrote := b.writeSome()
 		read := b.readSome()
@@ -128,7 +130,9 @@ func (b *buffer) writeSome() bool {
 		return false
 	}
 	b.mu.Unlock()
+	b.keeper.at(writing)
 	first, n, err := b.append(batch)
+	b.keeper.at(resting)
 	b.mu.Lock()
 	horizon := b.horizon()
 	for i, m := range batch[:n] {
@@ -320,7 +324,9 @@ func (b *buffer) readSome() bool {
 	}
 	from, most := b.readFrom, min(keeperBytes, half/4)
 	b.mu.Unlock()
+	b.keeper.at(reading)
 	records, err := b.disk.Read(from, most, nil)
+	b.keeper.at(resting)
 	b.mu.Lock()
 	if err != nil {
 		b.log.Error().Err(err).Msg("cannot read the backlog from disk, trying again in a second")

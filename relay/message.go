@@ -42,6 +42,8 @@ type Message struct {
 	// It is called at most once.
 	Respond func(Answer) error
 
+	arrived time.Time // when the relay got it, if Time is not that
+
 	seq  uint64 // its place in the route's order, given by the buffer on arrival
 	cost int64  // Size, once the buffer has it
 

@@ -15,6 +15,10 @@ type RouteOptions struct {
 	Buffer   BufferOptions
 	Delivery DeliveryOptions
 
+	// StallAfter is how long a call to the sink, to the store of dead letters or to the disk may take, or messages may be ready and not
+	// taken, before the route counts as stalled; 0: two minutes.
+	StallAfter time.Duration
+
 	// Stage is what messages pass before the route takes them; nil: nothing.
 	Stage Stage
 	// DeadLetters takes what cannot be delivered; the route closes it. nil: that is dropped and counted.

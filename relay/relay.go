@@ -150,6 +150,17 @@ func (r *Relay) Status() []RouteStatus {
 	return all
 }
 
+// Route returns the route of that name, nil if there is none, or if it is not open.
+func (r *Relay) Route(name string) *Route {
+	u := r.snapshot()[name]
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.route
+}
+
 // start runs a route, in place of the one of that name that has ended.
 func (r *Relay) start(p RoutePlan) {
 	r.mu.Lock()

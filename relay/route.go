@@ -19,10 +19,11 @@ const maxHops = 8
 
 // A Route is one source, one buffer and one sink. NewRoute opens its buffer, run does the rest until it has stopped.
 type Route struct {
-	opts   RouteOptions
-	source Source
-	sink   Sink
-	log    zerolog.Logger
+	opts     RouteOptions
+	source   Source
+	upstream Upstream // the source, if it can tell how it stands
+	sink     Sink
+	log      zerolog.Logger
 
 	count    counters
 	drops    *drops
@@ -32,6 +33,11 @@ type Route struct {
 	delivery *delivery
 	dead     *deadLetterOffice
 	direct   *direct // nil: the sink does not answer requests
+
+	watch *watch
+
+	pausing sync.Mutex   // one Pause or Resume at a time
+	held    func(health) // tells the buffer of a pause: to it that is as good as a sink that fails
 
 	via       string // this route's entry in HeaderVia
 	viaHeader Header // the header of all messages that came without one; shared, so never changed
@@ -49,6 +55,7 @@ const (
 // NewRoute opens the route's buffer, and takes over source and sink: run closes the sink.
 func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Route, error) {
 	r := &Route{opts: o, source: source, sink: sink, log: log.With().Str("route", o.Name).Logger()}
+	r.upstream, _ = source.(Upstream)
 	r.via = o.Instance + "/" + o.Name
 	r.viaHeader = Header{HeaderVia: {r.via}}
 	r.drops = newDrops(r.log)
@@ -70,10 +77,15 @@ func NewRoute(o RouteOptions, source Source, sink Sink, log zerolog.Logger) (*Ro
 	r.gate = newGate(o.Delivery, lanes, r.log, down.watch())
 	r.dead.gate = newGate(o.Delivery, lanes, r.log, down.watch())
 	r.dead.gate.what = "store of the dead letters"
-	r.direct = newDirect(sink, o.Delivery.InFlight, &r.count, r.drops)
+	r.held = down.watch()
+	r.direct = newDirect(sink, o.Delivery.InFlight, &r.count, r.drops, r.buffer.observe)
 	r.delivery = newDelivery(o.Delivery, r.buffer, r.gate, sink, r.dead, &r.count)
+	r.watch = newWatch(r, o.StallAfter, r.log)
 	return r, nil
 }
+
+// Name returns the route's name.
+func (r *Route) Name() string { return r.opts.Name }
 
 // openSpool opens the route's spool, if it may write one or has one from an earlier run.
 func (r *Route) openSpool() (*spool.Spool, error) {
@@ -105,6 +117,9 @@ func (r *Route) damaged(d spool.Damage) {
 // accept is where messages enter the route. It is safe for concurrent use.
 func (r *Route) accept(m *Message) error {
 	r.count.received.Add(1)
+	if m.Stream != "" {
+		m.arrived = time.Now()
+	}
 	if r.opts.Stage != nil && !r.judge(m) {
 		m.settle(FateDone)
 		return nil
@@ -147,6 +162,7 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time
 	defer cutDeliveries()
 	r.buffer.start()
 	lanes := r.startLanes(deliver)
+	defer r.startWatch(ctx)()
 	r.direct.start(deliver)
 	listen, stopSource := context.WithCancel(ctx)
 	defer stopSource()
@@ -179,6 +195,17 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time
 	<-source
 	r.direct.wait(context.WithoutCancel(ctx))
 	return r.close(ctx)
+}
+
+// startWatch starts the watch and returns a function that ends it.
+func (r *Route) startWatch(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { r.watch.run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // startLanes starts the lanes and returns a channel that is closed when all have ended.
@@ -231,25 +258,6 @@ func (r *Route) close(ctx context.Context) error {
 		return fmt.Errorf("route %s: close: %w", r.opts.Name, err)
 	}
 	return nil
-}
-
-// Stats returns a snapshot of the route. It is safe for concurrent use.
-func (r *Route) Stats() RouteStats {
-	d := r.buffer.depth()
-	return RouteStats{
-		State:          r.state(),
-		Received:       r.count.received.Load(),
-		Delivered:      r.count.delivered.Load(),
-		DeliveredBytes: r.count.deliveredBytes.Load(),
-		AttemptsOK:     r.count.attemptsOK.Load(),
-		AttemptsFailed: r.count.attemptsFailed.Load(),
-		Spilled:        r.count.spilled.Load(),
-		Corrupt:        r.count.corrupt.Load(),
-		Dropped:        r.leftOut(r.drops.snapshot()),
-		DeadLetters:    r.dead.count.snapshot(),
-		MemoryMessages: d.memory, MemoryBytes: d.memoryBytes,
-		DiskMessages: d.disk, DiskBytes: d.diskBytes,
-	}
 }
 
 // waitFor waits until done is closed or ctx ends.

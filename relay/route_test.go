@@ -79,12 +79,18 @@ func testOptions(t *testing.T) RouteOptions {
 func start(t *testing.T, o RouteOptions, sink Sink) (route *Route, accept func(*Message) error, stop func()) {
 	t.Helper()
 	source := newPushSource()
+	return startWith(t, o, source, source, sink)
+}
+
+// startWith is start with a source of the test's own, which runs as push does.
+func startWith(t *testing.T, o RouteOptions, source Source, push *pushSource, sink Sink) (route *Route, accept func(*Message) error, stop func()) {
+	t.Helper()
 	route, err := NewRoute(o, source, sink, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := Start(t.Context(), planOf(25*time.Second, route), zerolog.Nop())
-	return route, <-source.accept, func() {
+	return route, <-push.accept, func() {
 		r.Stop()
 		if err := r.Wait(); err != nil {
 			t.Errorf("Wait: %v", err)

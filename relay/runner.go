@@ -82,7 +82,7 @@ func (u *runner) status() RouteStatus {
 	u.mu.Lock()
 	route, err := u.route, u.err
 	u.mu.Unlock()
-	s := RouteStatus{Name: u.plan.Name, Err: err, Stats: RouteStats{State: StateStarting}}
+	s := RouteStatus{Name: u.plan.Name, Err: err, Stats: noStats()}
 	if route != nil {
 		s.Stats = route.Stats()
 	}

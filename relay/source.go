@@ -1,6 +1,9 @@
 package relay
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // A Source brings messages into a route.
 //
@@ -26,10 +29,14 @@ type Source interface {
 // wait for the network.
 type Upstream interface {
 	// Trouble says why nothing can arrive at present; nil while the source is connected, subscribed and permitted. A *Fault
-	// that is Blocked says that somebody has to mend it.
+	// that is Blocked says that somebody has to mend it. It wraps ErrStarting until the source has come up for the first time, or
+	// knows a reason why it has not.
 	Trouble() error
 	// Pending returns how many messages wait upstream that the relay has not taken, and false if that cannot be known.
 	Pending() (uint64, bool)
 	// Lost returns what the source itself had to give up since the start, by reason.
 	Lost() map[string]uint64
 }
+
+// ErrStarting is the trouble of a source that has only just begun.
+var ErrStarting = errors.New("has not come up yet")

@@ -40,14 +40,5 @@ func (r *Route) judge(m *Message) bool {
 	return true
 }
 
-// leftOut adds to the losses by reason what was left out as it is wanted.
-func (r *Route) leftOut(dropped map[string]uint64) map[string]uint64 {
-	if r.opts.Stage != nil {
-		dropped[DropFiltered] = r.count.filtered.Load()
-		dropped[DropSample] = r.count.sampled.Load()
-	}
-	return dropped
-}
-
 // LeftOut sums the messages that filter and sample left out. DroppedTotal is without them.
 func (s RouteStats) LeftOut() uint64 { return s.Dropped[DropFiltered] + s.Dropped[DropSample] }

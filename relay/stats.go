@@ -21,6 +21,13 @@ const (
 	DropDeadLetters = "dead_letters_full" // dead letters that gave way to newer ones
 )
 
+// DropReasons returns every reason for which a route itself gives a message up, or leaves one out as it is wanted. Sources have
+// reasons of their own besides: see Upstream.Lost.
+func DropReasons() []string {
+	return []string{DropBufferFull, DropTooLarge, DropMaxAge, DropRefused, DropLoop, DropShutdown, DropMaxAttempts, DeadFilter, DropDeadLetters,
+		DropUnanswered, DropFiltered, DropSample}
+}
+
 // counters are what a route counts; all are safe for concurrent use.
 type counters struct {
 	received, delivered, deliveredBytes atomic.Uint64
@@ -29,30 +36,6 @@ type counters struct {
 	corrupt                             atomic.Uint64
 	filtered, sampled                   atomic.Uint64
 }
-
-// RouteStats is a snapshot of a route. Counters start at zero with the process.
-type RouteStats struct {
-	State          State
-	Received       uint64
-	Delivered      uint64
-	DeliveredBytes uint64 // payload
-	AttemptsOK     uint64 // Deliver calls that settled their whole batch
-	AttemptsFailed uint64
-	Spilled        uint64            // messages written to disk
-	Corrupt        uint64            // records lost to damage on disk
-	Dropped        map[string]uint64 // by reason
-	DeadLetters    map[string]uint64 // stored as such, by reason
-	MemoryMessages int
-	MemoryBytes    int64
-	DiskMessages   int
-	DiskBytes      int64
-}
-
-// DroppedTotal sums the messages lost for any reason, without those that were left out as it is wanted.
-func (s RouteStats) DroppedTotal() uint64 { return total(s.Dropped) - s.LeftOut() }
-
-// DeadLettersTotal sums the messages that became dead letters for any reason.
-func (s RouteStats) DeadLettersTotal() uint64 { return total(s.DeadLetters) }
 
 func total(byReason map[string]uint64) uint64 {
 	var n uint64
