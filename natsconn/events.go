@@ -21,6 +21,7 @@ type events struct {
 
 	mu        sync.Mutex
 	url       string // of the last connect, without credentials
+	failure   error  // of the last attempt, or the last cut
 	moving    bool   // the next cut is our own
 	throttle  throttle
 	listeners map[*listener]struct{}
@@ -56,6 +57,7 @@ func (e *events) arrived(nc *nats.Conn) (url string, heldBack int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	heldBack = e.throttle.reset(attemptPrefix)
+	e.failure = nil
 	if url != "" { // "": cut again already
 		e.url = url
 	}
@@ -72,10 +74,33 @@ func (e *events) disconnected(err error, stopping bool) {
 		return
 	}
 	e.counts[kindOf(err, KindDisconnect)].Add(1)
+	e.failed(err)
 	e.log.Warn().Str("url", e.lastURL()).Err(err).Msg("disconnected: reconnecting")
 }
 
-func (e *events) countAttempt(err error) { e.counts[kindOf(err, KindConnect)].Add(1) }
+func (e *events) countAttempt(err error) {
+	e.counts[kindOf(err, KindConnect)].Add(1)
+	e.failed(err)
+}
+
+// failed keeps why there is no connection.
+func (e *events) failed(err error) {
+	if err == nil {
+		err = errCut
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failure = err
+}
+
+func (e *events) lastFailure() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.failure
+}
+
+// errCut is the failure of a connection that ended without a word.
+var errCut = errors.New("disconnected")
 
 // attemptFailed logs a failed attempt to connect; next is the pause until the next round, 0 if
 // nats.go has not asked for it yet.

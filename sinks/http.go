@@ -199,6 +199,7 @@ func (h *HTTP) send(ctx context.Context, run []piece) (refusal *StatusError, err
 		return nil, err
 	}
 	defer res.Body.Close()
+	relay.Beat(ctx) // a batch may be many requests
 	return h.judge(res, token)
 }
 

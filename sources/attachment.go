@@ -78,6 +78,7 @@ func (a *attachment) run(ctx context.Context, closed <-chan struct{}) error {
 	}
 	ticker := time.NewTicker(a.core.tick)
 	defer ticker.Stop()
+	a.confirm(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,9 +89,23 @@ func (a *attachment) run(ctx context.Context, closed <-chan struct{}) error {
 		case err := <-a.errs:
 			a.heed(err)
 		case now := <-ticker.C:
+			a.confirm(ctx)
 			a.countDrops(now)
 			a.retryDenied(now)
 		}
+	}
+}
+
+// confirm makes sure, once, that the server knows of the subscriptions: what is published after that arrives here. If it denies
+// one, that comes before its answer.
+func (a *attachment) confirm(ctx context.Context) {
+	if a.core.up.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if a.nc.FlushWithContext(ctx) == nil {
+		a.core.up.Store(true)
 	}
 }
 

@@ -44,6 +44,7 @@ type Core struct {
 	dropped atomic.Uint64
 	stopped atomic.Uint64
 	denied  atomic.Int64
+	up      atomic.Bool // the server has confirmed the subscriptions, or denied them, since the source has subscribed
 }
 
 // NewCore returns a source on conn, which must not be the connection of a sink: the server cuts off
@@ -66,6 +67,33 @@ type CoreStats struct {
 // Stats may be called at any time.
 func (c *Core) Stats() CoreStats {
 	return CoreStats{Dropped: c.dropped.Load(), Stopped: c.stopped.Load(), Denied: int(c.denied.Load())}
+}
+
+// Trouble implements relay.Upstream.
+func (c *Core) Trouble() error {
+	conn := c.conn.Stats()
+	switch denied := c.denied.Load(); {
+	case !conn.Connected && conn.Failure != nil:
+		return fmt.Errorf("not connected to %s: %w", c.conn.Name(), conn.Failure)
+	case !c.up.Load():
+		return fmt.Errorf("not subscribed at %s: %w", c.conn.Name(), relay.ErrStarting)
+	case !conn.Connected:
+		return fmt.Errorf("not connected to %s: moving to another server", c.conn.Name())
+	case denied > 0:
+		return &relay.Fault{Err: fmt.Errorf("%s denies %d of %d subscriptions", c.conn.Name(), denied, len(c.cfg.Subjects)), Blocked: true}
+	}
+	return nil
+}
+
+// Pending implements relay.Upstream: core NATS keeps nothing.
+func (c *Core) Pending() (uint64, bool) { return 0, false }
+
+// LostSlowConsumer is the reason for messages that the client dropped because the route took them too slowly.
+const LostSlowConsumer = "slow_consumer"
+
+// Lost implements relay.Upstream.
+func (c *Core) Lost() map[string]uint64 {
+	return map[string]uint64{LostSlowConsumer: c.dropped.Load(), relay.DropShutdown: c.stopped.Load()}
 }
 
 // Run implements relay.Source. It calls accept from one goroutine per subject.

@@ -387,6 +387,9 @@ func TestCoreSlowConsumerIsCountedAndLoggedOnce(t *testing.T) {
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
+	if got := h.src.Lost()[LostSlowConsumer]; got != h.src.Stats().Dropped {
+		t.Errorf("%d lost, %d dropped", got, h.src.Stats().Dropped)
+	}
 	if got := h.count() + int(h.src.Stats().Dropped); got != n {
 		t.Errorf("%d passed on + %d dropped, want %d", h.count(), h.src.Stats().Dropped, n)
 	}
@@ -449,6 +452,41 @@ func TestCoreDeniedSubscriptionIsReportedAndTriedForEver(t *testing.T) {
 				t.Errorf("%d subjects denied after the end", got)
 			}
 		})
+	}
+}
+
+// The source says why nothing can arrive, from before the first connection on.
+func TestCoreTrouble(t *testing.T) {
+	srv := natstest.Start(t, permitting(`"ok"`), nil)
+	cfg := natstest.Config(srv.URL())
+	cfg.User, cfg.Password = "u", "p"
+	srv.Stop()
+	h := prepare(t, cfg, "", "ok", "no")
+	if err := h.src.Trouble(); err == nil {
+		t.Error("no trouble, though it does not run")
+	}
+	h.run()
+	trouble := func(what string, is func(error) bool) {
+		t.Helper()
+		natstest.Eventually(t, what, func() bool { return is(h.src.Trouble()) })
+	}
+	refused := func(err error) bool {
+		return err != nil && !errors.Is(err, relay.ErrStarting) && strings.Contains(err.Error(), "not connected to test: ") && strings.Contains(err.Error(), "refused")
+	}
+	blocked := func(err error) bool {
+		fault, _ := errors.AsType[*relay.Fault](err)
+		return fault != nil && fault.Blocked && strings.Contains(err.Error(), "denies 1 of 2 subscriptions")
+	}
+	trouble("it says why it has not come up", refused)
+	srv.Restart()
+	trouble("a subscription is denied", blocked)
+	srv.Reload(permitting(`"ok", "no"`))
+	trouble("all is well", func(err error) bool { return err == nil })
+	srv.Stop()
+	trouble("it says why it is cut off", refused)
+	want := map[string]uint64{LostSlowConsumer: 0, relay.DropShutdown: 0}
+	if diff := cmp.Diff(want, h.src.Lost()); diff != "" {
+		t.Errorf("lost (-want +got):\n%s", diff)
 	}
 }
 

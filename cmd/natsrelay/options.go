@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
@@ -39,6 +41,15 @@ func bufferOptions(r *config.Route) relay.BufferOptions {
 		}[b.Compression],
 		MinFree: b.MinFree,
 	}
+}
+
+// stallAfter returns how long one request may take before the route counts as stalled; 0 is the engine's own idea.
+func stallAfter(r *config.Route) time.Duration {
+	const margin = 3 // a request that has timed out is over soon after
+	if http := r.Sink.HTTP; http != nil && http.Timeout > 30*time.Second {
+		return margin*http.Timeout + time.Minute
+	}
+	return 0
 }
 
 func deliveryOptions(d config.Delivery) relay.DeliveryOptions {

@@ -69,6 +69,7 @@ func (w *wiring) route(r *config.Route) (route *relay.Route, err error) {
 		Delivery: deliveryOptions(r.Delivery),
 		Stage:    stage,
 
+		StallAfter:  stallAfter(r),
 		DeadLetters: dead,
 		Close:       func(ctx context.Context) { w.conns.close(ctx, r.Name) },
 	}
