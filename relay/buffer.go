@@ -32,6 +32,7 @@ type buffer struct {
 	seed  maphash.Seed
 
 	keeper   pulse
+	syncer   pulse      // of syncStored
 	settling sync.Mutex // one settleOnDisk at a time; taken before mu
 	spare    []uint64   // guarded by settling
 

@@ -36,11 +36,12 @@ const (
 	settling              // telling the disk what is done
 	writing               // to the disk
 	reading               // from the disk
+	syncing               // the disk
 )
 
 // String completes "it has been … for 2 minutes".
 func (d doing) String() string {
-	return [...]string{"waiting", "delivering to the sink", "storing dead letters", "marking messages as done on disk", "writing to disk", "reading from disk"}[d]
+	return [...]string{"waiting", "delivering to the sink", "storing dead letters", "marking messages as done on disk", "writing to disk", "reading from disk", "syncing the disk"}[d]
 }
 
 // at begins the next step.
@@ -99,7 +100,7 @@ func newWatch(r *Route, after time.Duration, log zerolog.Logger) *watch {
 	for _, l := range r.buffer.lanes {
 		w.pulses = append(w.pulses, watched{pulse: &l.pulse})
 	}
-	w.pulses = append(w.pulses, watched{pulse: &r.buffer.keeper})
+	w.pulses = append(w.pulses, watched{pulse: &r.buffer.keeper}, watched{pulse: &r.buffer.syncer})
 	return w
 }
 

@@ -54,7 +54,9 @@ func (b *buffer) syncStored() {
 		}
 		upto := b.disk.LastSeq()
 		b.mu.Unlock()
+		b.syncer.at(syncing)
 		err := b.disk.Sync()
+		b.syncer.at(resting)
 		b.mu.Lock()
 		pause := b.opts.SyncInterval
 		if err != nil {
