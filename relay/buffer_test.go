@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,7 @@ type bufferModel struct {
 	opts     BufferOptions
 	ordering Ordering
 	lanes    int
+	ledger   *ledger // nil: messages come without receipts
 
 	buf     *buffer
 	drops   *drops
@@ -61,15 +63,60 @@ func (bm *bufferModel) restart() {
 	if n := bm.drops.snapshot(); len(n) > 0 {
 		bm.t.Fatalf("dropped: %v", n)
 	}
+	if bm.ledger != nil {
+		bm.checkLedger()
+	}
 	bm.open()
 }
 
+// kept reports whether upstream keeps the messages until they are delivered.
+func (bm *bufferModel) kept() bool { return bm.ledger != nil && !bm.opts.SettleStored }
+
+// checkLedger makes sure that by the end of a run each message is settled upstream once: as done if it was delivered; else as stored, and then it comes
+// after the restart; or as returned, in order, and then it does not.
+func (bm *bufferModel) checkLedger() {
+	var left []int
+	for _, line := range bm.waiting {
+		left = append(left, line...)
+	}
+	slices.Sort(left)
+	if bm.kept() {
+		if returned := bm.ledger.order[FateReturned]; !slices.Equal(returned, left) {
+			bm.t.Fatalf("given back: %v, want %v", returned, left)
+		}
+		bm.ledger.order[FateReturned] = nil
+		clear(bm.waiting)
+	} else if n := len(bm.ledger.order[FateReturned]); n > 0 {
+		bm.t.Fatalf("%d given back although the disk works", n)
+	}
+	for n := 1; n <= bm.put; n++ {
+		fates := bm.ledger.fates[n]
+		if _, waits := slices.BinarySearch(left, n); len(fates) != 1 || waits && fates[0] == FateDone {
+			bm.t.Fatalf("message %d was settled as %v; not delivered: %v", n, fates, waits)
+		}
+	}
+}
+
+// wouldWait reports whether a put would wait for the sink, or for room that only the sink can make.
+func (bm *bufferModel) wouldWait() bool {
+	bm.buf.mu.Lock()
+	defer bm.buf.mu.Unlock()
+	return bm.kept() && (bm.buf.holdsBack() || !bm.buf.spilling && !bm.buf.fits(61_000))
+}
+
 func (bm *bufferModel) putOne() {
+	if bm.wouldWait() {
+		return
+	}
 	subject := fmt.Sprintf("s.%d", rapid.IntRange(0, 5).Draw(bm.t, "subject"))
 	size := rapid.SampledFrom([]int{0, 10, 500, 5000, 60_000}).Draw(bm.t, "size")
 	bm.put++
 	data := append([]byte(strconv.Itoa(bm.put)+" "), make([]byte, size)...)
-	if err := bm.buf.put(&Message{Subject: subject, ID: "x", Data: data, Time: time.Now()}); err != nil {
+	m := &Message{Subject: subject, ID: "x", Data: data, Time: time.Now()}
+	if bm.ledger != nil {
+		m.Receipt = entry{bm.ledger, bm.put}
+	}
+	if err := bm.buf.put(m); err != nil {
 		bm.t.Fatalf("put %d: %v", bm.put, err)
 	}
 	line := bm.lineOf(subject)
@@ -138,6 +185,12 @@ func TestBufferKeepsOrderThroughMemoryAndDisk(t *testing.T) {
 				ordering: rapid.SampledFrom([]Ordering{OrderStrict, OrderSubject}).Draw(rt, "ordering"),
 				lanes:    1,
 				waiting:  map[string][]int{},
+			}
+			switch rapid.SampledFrom([]string{"none", "delivered", "stored"}).Draw(rt, "receipts") {
+			case "delivered":
+				bm.ledger = newLedger()
+			case "stored":
+				bm.ledger, bm.opts.SettleStored, bm.opts.SyncInterval = newLedger(), true, 200*time.Millisecond
 			}
 			if bm.ordering == OrderSubject {
 				bm.lanes = rapid.IntRange(1, 4).Draw(rt, "lanes")

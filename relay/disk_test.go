@@ -17,7 +17,8 @@ import (
 // A faultyFS is the real file system until it is told to fail everything that writes.
 type faultyFS struct {
 	spool.FS
-	fault atomic.Pointer[syscall.Errno]
+	fault     atomic.Pointer[syscall.Errno]
+	syncFault atomic.Pointer[syscall.Errno] // of fsync alone
 }
 
 func (f *faultyFS) err() error {
@@ -48,6 +49,9 @@ func (f faultyFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f faultyFile) Sync() error {
+	if e := f.fs.syncFault.Load(); e != nil {
+		return *e
+	}
 	if err := f.fs.err(); err != nil {
 		return err
 	}

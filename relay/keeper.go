@@ -408,11 +408,11 @@ func (b *buffer) store() error {
 	}
 	for b.writeSome() {
 	}
-	b.giveBack() // with SettleStored, what the disk has not taken
 	b.disk.Settle(b.settled)
-	b.drops.add(DropBufferFull, b.evicted(), nil)
-	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
 	err := b.disk.Sync()
 	b.settleSync(err == nil, math.MaxUint64)
+	b.giveBack() // with SettleStored, what the disk has not taken
+	b.drops.add(DropBufferFull, b.evicted(), nil)
+	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
 	return errors.Join(err, b.disk.Close())
 }
