@@ -81,7 +81,9 @@ func decodeRecord(m *Message, rec spool.Record) error {
 		return fmt.Errorf("%w that this version can read: it has version %d, expected %d", errRecord, v, condemnedVersion)
 	}
 	if rec.Data[0]&originFlag != 0 {
-		m.Stream, m.Sequence = d.string(), d.uvarint()
+		if m.Stream, m.Sequence = d.string(), d.uvarint(); m.Stream == "" {
+			return fmt.Errorf("%w: its stream has no name", errRecord)
+		}
 	}
 	m.Time = time.Unix(0, rec.Time)
 	m.Subject = d.string()

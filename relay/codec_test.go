@@ -17,6 +17,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		"bare":    {Subject: "a", ID: "1", Time: at},
 		"payload": {Subject: "orders.eu.42", ID: "x-1", Time: at, Data: []byte("{\"n\":1}\x00\xff")},
 		"headers": {Subject: "a.b", ID: "2", Time: at, Data: []byte("x"), Header: Header{"B": {"2", "1", ""}, "a": {"é"}, "Status": {"503"}}},
+		"stream":  {Subject: "a.b", ID: "ORDERS:9", Time: at, Data: []byte("x"), Stream: "ORDERS", Sequence: 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := spool.Record{Seq: 7, Time: at.UnixNano(), Data: appendRecord(nil, m)}
@@ -40,6 +41,7 @@ func TestRecordRoundTrip(t *testing.T) {
 // and what it accepts is a message that encodes to something equal.
 func FuzzDecodeRecord(f *testing.F) {
 	f.Add(appendRecord(nil, &Message{Subject: "a.b", ID: "1", Header: Header{"K": {"v", "w"}}, Data: []byte("x")}))
+	f.Add(appendRecord(nil, &Message{Subject: "a.b", ID: "1", Stream: "S", Sequence: 300}))
 	f.Add([]byte{recordVersion, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := DecodeRecord(spool.Record{Data: data})

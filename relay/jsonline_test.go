@@ -22,7 +22,7 @@ func TestJSONLineRoundTrip(t *testing.T) {
 		"bytes":            {"\x00\xff", `"data_base64":"AP8="`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &Stored{Seq: 7, Message: Message{ID: "id", Subject: "a.b", Time: at, Header: Header{"K": {"1", "2"}}, Data: []byte(tc.data)}}
+			s := &Stored{Seq: 7, Message: Message{ID: "id", Subject: "a.b", Time: at, Stream: "ORDERS", Sequence: 9, Header: Header{"K": {"1", "2"}}, Data: []byte(tc.data)}}
 			out, err := s.AppendJSONLine(nil)
 			if err != nil {
 				t.Fatal(err)

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -148,6 +150,99 @@ func TestUpstreamGetsBackWhatIsNotDelivered(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// When memory is full because the sink is slow, what upstream keeps waits there, and nothing goes to disk.
+func TestUpstreamKeepsWhatMemoryHasNoRoomFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		o := testOptions(t)
+		o.Delivery.Ordering = OrderStrict
+		o.Buffer = BufferOptions{Memory: 100_000, Disk: 1 << 30, Persist: PersistOverflow, WhenFull: Block}
+		sink := &scriptSink{limits: Limits{Messages: 10, Bytes: 1 << 20, Lanes: 8}, latency: time.Second, answer: deliverAll}
+		route, accept, stop := start(t, o, sink)
+		taken := l.offer(accept, 0, 1000)
+		time.Sleep(10 * time.Second)
+		if s := route.Stats(); s.MemoryBytes > 100_000 || s.Spilled != 0 {
+			t.Errorf("%d bytes in memory, %d messages spilled; want at most 100,000, and none", s.MemoryBytes, s.Spilled)
+		}
+		if n := <-taken; n != 1000 {
+			t.Fatalf("%d taken", n)
+		}
+		time.Sleep(5 * time.Minute)
+		stop()
+		checkArrivals(t, sink.arrived, 1000, OrderStrict)
+	})
+}
+
+// When all that is in memory has become too old while the sink failed, there must be something new to try the sink with.
+func TestUpstreamIsNotHeldBackForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		down, l := true, newLedger()
+		o := testOptions(t)
+		o.Buffer.MaxAge, o.Buffer.WhenFull = time.Minute, Block
+		route, accept, stop := start(t, o, switchSink(&down, &mu))
+		<-l.offer(accept, 0, 1)
+		time.Sleep(2 * time.Minute)
+		taken := l.offer(accept, 1, 10)
+		time.Sleep(time.Second)
+		mu.Lock()
+		down = false
+		mu.Unlock()
+		time.Sleep(10 * time.Second)
+		stop()
+		if n, s := <-taken, route.Stats(); n != 9 || s.Delivered+s.Dropped[DropMaxAge] != 10 || l.count(t, FateDone) != 10 {
+			t.Errorf("%d taken, %d delivered, %v dropped, %d done; want 9, and all 10 done", n, s.Delivered, s.Dropped, l.count(t, FateDone))
+		}
+	})
+}
+
+// What upstream keeps and the disk loses is given back at once.
+func TestUpstreamGetsBackWhatTheDiskLoses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+		s.buf.opts.SettleStored = false
+		s.buf.opts.Memory = 200_000
+		s.buf.setSink(false)
+		<-s.ledger.offer(s.buf.put, 0, 2000)
+		synctest.Wait()
+		segments, err := filepath.Glob(filepath.Join(s.dir, "*.seg"))
+		if err != nil || len(segments) != 1 {
+			t.Fatal(segments, err)
+		}
+		info, err := os.Stat(segments[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		damage(t, segments[0], info.Size()-1000)
+		delivered := drainInOrder(t, s.buf)
+		returned := s.ledger.count(t, FateReturned)
+		if returned == 0 || delivered+returned != 2000 || s.ledger.count(t, FateDone) != delivered {
+			t.Errorf("%d delivered, %d given back, of 2,000", delivered, returned)
+		}
+		if err := s.close(t); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// damage flips the bits of a byte of a file.
+func damage(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] = ^b[0]
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
 	}
 }
 
