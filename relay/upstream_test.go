@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -404,4 +405,47 @@ func TestUpstreamOnAStopWithStored(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An offeringSource offers one message after the other from Run itself.
+type offeringSource struct{ ledger *ledger }
+
+func (s offeringSource) Run(ctx context.Context, accept func(*Message) error) error {
+	for n := 0; ctx.Err() == nil; n++ {
+		if accept(s.ledger.message(n)) != nil {
+			break
+		}
+	}
+	return nil
+}
+
+func (offeringSource) Close(context.Context) error { return nil }
+
+// A stop does not wait for a source that is being held back because the sink is down: that would take all of drain_timeout.
+func TestUpstreamHeldBackDoesNotHoldUpAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		down, l := true, newLedger()
+		o := testOptions(t)
+		o.Buffer.WhenFull = Block
+		route, err := NewRoute(o, offeringSource{l}, switchSink(&down, &mu), zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := New(25*time.Second, zerolog.Nop(), route)
+		ended := make(chan error)
+		go func() { ended <- r.Run(t.Context()) }()
+		time.Sleep(time.Minute)
+		begun := time.Now()
+		r.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		if s := route.Stats(); l.count(t, FateReturned) == 0 || l.count(t, FateReturned) != len(l.fates) || s.MemoryMessages != 0 {
+			t.Errorf("%d given back of %d", l.count(t, FateReturned), len(l.fates))
+		}
+	})
 }
