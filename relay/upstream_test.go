@@ -432,13 +432,11 @@ func TestUpstreamHeldBackDoesNotHoldUpAStop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := New(25*time.Second, zerolog.Nop(), route)
-		ended := make(chan error)
-		go func() { ended <- r.Run(t.Context()) }()
+		r := Start(t.Context(), planOf(25*time.Second, route), zerolog.Nop())
 		time.Sleep(time.Minute)
 		begun := time.Now()
 		r.Stop()
-		if err := <-ended; err != nil {
+		if err := r.Wait(); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(begun); took > time.Second {
