@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// decodeRecord fills m, which refers to rec.Data then.
+// decodeRecord fills m. The message owns its memory: one that waits long must not hold on to all that was read together with it.
 func decodeRecord(m *Message, rec spool.Record) error {
 	if len(rec.Data) == 0 {
 		return fmt.Errorf("%w: it is empty", errRecord)
@@ -102,7 +103,7 @@ func decodeRecord(m *Message, rec spool.Record) error {
 	if d.short {
 		return fmt.Errorf("%w: it is cut short", errRecord)
 	}
-	m.Data = d.rest
+	m.Data = bytes.Clone(d.rest)
 	return nil
 }
 

@@ -93,7 +93,7 @@ func (s *Stored) EncodeRecord() spool.Record {
 	return spool.Record{Seq: s.Seq, Time: s.Time.UnixNano(), Data: appendRecord(nil, &s.Message)}
 }
 
-// DecodeRecord turns a spool record back into its message. The message refers to rec.Data.
+// DecodeRecord turns a spool record back into its message.
 func DecodeRecord(rec spool.Record) (*Stored, error) {
 	s := &Stored{Seq: rec.Seq}
 	if err := decodeRecord(&s.Message, rec); err != nil {

@@ -201,7 +201,7 @@ func (c *crasher) inspect(killed bool) {
 		if len(recs) == 0 {
 			break
 		}
-		for _, r := range recs {
+		for _, r := range keep(recs) {
 			if r.Seq < from {
 				c.t.Fatalf("%s: %d comes after %d", c.note, r.Seq, from-1)
 			}

@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 )
@@ -101,8 +102,9 @@ type scanner struct {
 	off  int64  // of the first byte in win
 	buf  []byte // length 0
 	win  []byte // what was read and not yet used: in buf
-	rest []byte // what of buf begins with the body of fr
 	bad  int64  // where the present hole began; < 0: none
+
+	pinned bool // what was found is still in use: buf must stay as it is
 
 	tries int   // failed reads in a row
 	step  int64 // how much the next skip passes over
@@ -142,7 +144,6 @@ func (sc *scanner) scan() error {
 		if ok && sc.fr.ordinal >= sc.next {
 			sc.found()
 			sc.next = sc.fr.ordinal + sc.fr.count
-			sc.rest = sc.win[frameHeader:]
 			sc.use(need)
 			sc.tries, sc.step = 0, 4096
 			return nil
@@ -150,6 +151,9 @@ func (sc *scanner) scan() error {
 		sc.lost(sc.search())
 	}
 }
+
+// errPinned: the scanner must read on, and was told not to. It can be called again.
+var errPinned = errors.New("spool: scanner is pinned")
 
 // found ends a hole, if there is one, where the scanner is now.
 func (sc *scanner) found() {
@@ -178,6 +182,9 @@ func (sc *scanner) fill(n int) (bool, error) {
 	}
 	if int64(n) > sc.end-sc.off {
 		return false, nil
+	}
+	if sc.pinned {
+		return false, errPinned
 	}
 	size := max(n, int(min(scanBuffer, sc.end-sc.off)))
 	if cap(sc.buf) < size || cap(sc.buf) > 4*scanBuffer && size <= scanBuffer {

@@ -124,6 +124,8 @@ func (s *Spool) verifyAll(ctx context.Context, progress func(done, total int64))
 	return bad, nil
 }
 
+const tickBytes = 256 << 10 // verified between two calls of progress
+
 func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged bool, err error) {
 	report := func(from, to uint32, d Damage) {
 		damaged = true
@@ -165,7 +167,7 @@ func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged 
 		if _, err := s.reader.codec.decode(nil, fr, 1); err != nil {
 			report(fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
 		}
-		if sc.off-shown >= batchBytes {
+		if sc.off-shown >= tickBytes {
 			shown = sc.off
 			if err := tick(shown); err != nil {
 				return damaged, err
@@ -175,7 +177,7 @@ func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged 
 }
 
 // Walk calls fn with the unsettled records of dir from a sequence number on, in order, until fn returns an error or ctx
-// ends, and changes nothing. Damaged records are left out.
+// ends, and changes nothing. Damaged records are left out. Data is valid until fn returns.
 func Walk(ctx context.Context, dir string, from uint64, fn func(Record) error) error {
 	s, err := open(dir, Options{}, true)
 	if err != nil {

@@ -148,6 +148,9 @@ func (m *model) read() {
 			break
 		}
 	}
+	if want = want[:min(len(got), len(want))]; len(got) == 0 && len(m.recs) > 0 && m.recs[len(m.recs)-1].Seq >= from {
+		m.t.Fatalf("read from %d: nothing, of %d records", from, len(m.recs))
+	}
 	if !slices.EqualFunc(want, got, equal) {
 		m.t.Fatalf("read from %d: -want +got\n%s", from, cmp.Diff(want, got))
 	}

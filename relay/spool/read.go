@@ -7,27 +7,22 @@ import (
 	"os"
 )
 
-const batchBytes = 256 << 10 // decoded ahead of what is asked for
-
 // reader is where Read stands. Guarded by Spool.reading.
 type reader struct {
 	codec   codec
 	sg      *segment
 	f       File
 	sc      *scanner
-	decoded []Record
-	given   int    // as many of them were handed out, or skipped
-	next    uint64 // all records below were handed out, or skipped
-	buf     []byte // the scanner's, from one segment to the next
-	copy    []byte // what was last copied for the caller,
-	copyOff int64  // and where it was in the file
-	tries   int    // failed attempts to open the file
+	decoded []Record // their Data is in the scanner's buffer
+	given   int      // as many of them were handed out, or skipped
+	next    uint64   // all records below were handed out, or skipped
+	buf     []byte   // the scanner's, from one segment to the next
+	tries   int      // failed attempts to open the file
 }
 
-// Read appends to dst the next unsettled records with sequence numbers of at least from, in order, as long as their Data
-// stays within maxBytes; at least one if there is one. An empty result means that there is nothing more. Data is the
-// caller's, but records that were read together share memory in pieces of 64 KiB: whoever keeps one of them for long
-// should copy it.
+// Read appends to dst the next unsettled records with sequence numbers of at least from, in order: as many as are at hand
+// and whose Data stays within maxBytes, at least one if there is one. An empty result means that there is nothing more. Data
+// is the spool's, and valid until the next Read: whoever keeps it must copy it.
 //
 // Going on where the last call stopped is fast; any other place is looked for from the beginning of its segment.
 //
@@ -42,8 +37,7 @@ func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error
 		r.decoded, r.given = r.decoded[:0], 0
 		r.next = from
 	}
-	start, left := len(dst), maxBytes
-	for {
+	for had := len(dst); len(dst) == had; {
 		if r.given == len(r.decoded) {
 			more, err := s.fetch(max(from, r.next))
 			if err != nil {
@@ -53,32 +47,28 @@ func (s *Spool) Read(from uint64, maxBytes int64, dst []Record) ([]Record, error
 				return dst, nil
 			}
 		}
-		var full bool
-		if dst, full = s.hand(dst, from, &left, len(dst) == start); full {
-			return dst, nil
-		}
+		dst = s.hand(dst, from, maxBytes)
 	}
+	return dst, nil
 }
 
-// hand moves what is decoded, and still unsettled, to dst, until no bytes are left; the first one it moves in any case if
-// need says so.
-func (s *Spool) hand(dst []Record, from uint64, left *int64, need bool) (_ []Record, full bool) {
+// hand moves what is decoded, and still unsettled, to dst: the first one in any case, then as long as maxBytes are not exceeded.
+func (s *Spool) hand(dst []Record, from uint64, maxBytes int64) []Record {
 	r := &s.reader
+	had := len(dst)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ; r.given < len(r.decoded); r.given++ {
 		rec := &r.decoded[r.given]
 		if rec.Seq >= from && s.isLive(rec.Seq) {
-			if int64(len(rec.Data)) > *left && !need {
-				return dst, true
+			if maxBytes -= int64(len(rec.Data)); maxBytes < 0 && len(dst) > had {
+				break
 			}
-			*left -= int64(len(rec.Data))
-			need = false
 			dst = append(dst, *rec)
 		}
 		r.next = rec.Seq + 1
 	}
-	return dst, *left <= 0 && !need
+	return dst
 }
 
 // isLive: it is in a segment, and not settled. mu is held.
@@ -175,15 +165,18 @@ func (s *Spool) lostFile(sg *segment, err error) bool {
 	return true
 }
 
-// decode reads the next batch from one segment. false: it has no more records.
+// decode reads the next batch from one segment: what one read of the file gives. false: it has no more records.
 func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 	r := &s.reader
 	r.decoded, r.given = r.decoded[:0], 0
-	size := 0
-	for size < batchBytes && r.sc.next < count {
+	for r.sc.next < count {
+		r.sc.pinned = len(r.decoded) > 0
 		err := r.sc.scan()
 		fr, h := &r.sc.fr, &r.sc.gap
-		if err != nil && err != io.EOF {
+		switch {
+		case err == errPinned:
+			return true, nil
+		case err != nil && err != io.EOF:
 			if unreadable(err) {
 				r.sc.failed(err)
 			}
@@ -200,30 +193,11 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 		if err == io.EOF || sg.first+uint64(fr.ordinal)+uint64(fr.count) <= from {
 			continue
 		}
-		size += len(fr.body)
-		if fr.kind == kindRecord {
-			r.decoded = append(r.decoded, Record{Seq: sg.first + uint64(fr.ordinal), Time: fr.time, Data: r.keep(fr)})
-		} else if r.decoded, err = r.codec.decode(r.decoded, fr, sg.first+uint64(fr.ordinal)); err != nil {
+		if r.decoded, err = r.codec.decode(r.decoded, fr, sg.first+uint64(fr.ordinal)); err != nil {
 			s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
 		}
 	}
 	return len(r.decoded) > 0, nil
-}
-
-// keep returns the body of the scanner's frame in memory that the caller of Read will own: a large one is copied by itself,
-// else all that was read with it is copied at once, for it and for those that follow. That is faster than reading into new
-// memory, which is not in the processor's cache.
-func (r *reader) keep(fr *frame) []byte {
-	if len(fr.body) > scanBuffer/4 {
-		return append([]byte(nil), fr.body...)
-	}
-	at := fr.off + frameHeader - r.copyOff
-	if at < 0 || at+int64(len(fr.body)) > int64(len(r.copy)) {
-		r.copy = append([]byte(nil), r.sc.rest...) // unlike make, append does not clear the memory first
-		r.copyOff, at = fr.off+frameHeader, 0
-	}
-	end := at + int64(len(fr.body))
-	return r.copy[at:end:end]
 }
 
 // damaged sets the bytes aside and gives the records up, unless all of them are settled.
@@ -248,5 +222,5 @@ func (r *reader) close() {
 	if r.sc != nil {
 		r.buf = r.sc.buf
 	}
-	r.f, r.sg, r.sc, r.copy = nil, nil, nil, nil
+	r.f, r.sg, r.sc = nil, nil, nil
 }
