@@ -25,7 +25,7 @@ func checkUniform(t *testing.T, b backoff, round int, ceiling time.Duration) {
 	const n = 20_000
 	var tenths [10]int
 	for range n {
-		d := b.delay(round)
+		d := b.delay(round, b.min)
 		if d <= 0 || d > ceiling {
 			t.Fatalf("round %d: pause %v is not in (0, %v]", round, d, ceiling)
 		}
@@ -36,9 +36,44 @@ func checkUniform(t *testing.T, b backoff, round int, ceiling time.Duration) {
 	}
 }
 
+// What the first pause is drawn from grows with the life of the connection, up to 20 s, unless the server is known to come and go.
+func TestSpread(t *testing.T) {
+	def := config.Backoff{Min: 250 * time.Millisecond, Max: 30 * time.Second}
+	for _, c := range []struct {
+		cfg       config.Backoff
+		lived     time.Duration
+		restarted bool
+		want      time.Duration
+	}{
+		{def, 0, false, 250 * time.Millisecond},
+		{def, time.Minute, false, time.Second},
+		{def, 24 * time.Hour, false, 20 * time.Second},
+		{def, 0, true, 20 * time.Second},
+		{config.Backoff{Min: time.Second, Max: 5 * time.Second}, 24 * time.Hour, true, 5 * time.Second}, // max is the user's word
+		{config.Backoff{Min: time.Minute, Max: time.Hour}, 0, false, time.Minute},
+	} {
+		if got := newBackoff(c.cfg).spread(c.lived, c.restarted); got != c.want {
+			t.Errorf("%+v after %v, restarted %v: spread %v, want %v", c.cfg, c.lived, c.restarted, got, c.want)
+		}
+	}
+}
+
+// Who has tried gives way to those who have not: only then the first attempts of all do not meet the second ones of some.
+func TestBackoffGivesWay(t *testing.T) {
+	b := newBackoff(config.Backoff{Min: 250 * time.Millisecond, Max: 30 * time.Second})
+	const spread = 20 * time.Second
+	for attempt := 2; attempt < 5; attempt++ {
+		for range 1000 {
+			if d := b.delay(attempt, spread); d <= spread-b.min || d > b.max {
+				t.Fatalf("attempt %d after a pause of %v, want (%v, %v]", attempt, d, spread-b.min, b.max)
+			}
+		}
+	}
+}
+
 func TestBackoffIsNeverABusyLoop(t *testing.T) {
 	for _, cfg := range []config.Backoff{{}, {Min: -1, Max: -1}, {Max: time.Millisecond}} {
-		if got := newBackoff(cfg).ceiling(1); got < time.Millisecond {
+		if got := newBackoff(cfg).ceiling(1, newBackoff(cfg).min); got < time.Millisecond {
 			t.Errorf("%+v: pauses of at most %v", cfg, got)
 		}
 	}

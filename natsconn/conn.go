@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,19 +25,17 @@ type Options struct {
 // A Conn is one connection to a NATS cluster that always comes back. All methods may be
 // called from any goroutine.
 type Conn struct {
-	cfg     *config.NATS
-	backoff backoff
-	events  *events
-	state   state
-	dialer  *dialer
+	cfg    *config.NATS
+	events *events
+	state  state
+	outage outage
+	dialer *dialer
 
 	life     context.Context // ends the sockets and whatever still waits for the network
 	kill     context.CancelFunc
 	stopping chan struct{} // closed by Close: connect no more, drain
 	stopOnce sync.Once
 	done     chan struct{} // closed when run has returned
-
-	short atomic.Int64 // connections in a row that were cut within shortLife
 }
 
 // Open starts connecting and returns at once; an error means that the settings can never work.
@@ -54,10 +51,16 @@ func Open(cfg *config.NATS, opts Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := newConn(cfg, opts, dial)
+	go c.run(clientName(opts))
+	return c, nil
+}
+
+func newConn(cfg *config.NATS, opts Options, dial dialFunc) *Conn {
 	log := opts.Log.With().Str("nats", cfg.Name).Str("role", opts.Role).Logger()
 	c := &Conn{
 		cfg:      cfg,
-		backoff:  newBackoff(cfg.Reconnect),
+		outage:   outage{backoff: newBackoff(cfg.Reconnect)},
 		stopping: make(chan struct{}),
 		done:     make(chan struct{}),
 	}
@@ -68,8 +71,7 @@ func Open(cfg *config.NATS, opts Options) (*Conn, error) {
 	if cfg.TLS != nil && cfg.TLS.InsecureSkipVerify {
 		log.Warn().Msg("tls.insecure_skip_verify is set: the server's certificate is not checked")
 	}
-	go c.run(clientName(opts))
-	return c, nil
+	return c
 }
 
 // Name returns the connection's name in the configuration.
@@ -140,7 +142,7 @@ func (c *Conn) run(name string) {
 	for round := 1; !c.stopped(); round++ {
 		s, err := c.connect(name)
 		if err != nil {
-			pause := c.pause(round)
+			pause := c.outage.pause(round)
 			c.events.countAttempt(err)
 			c.events.attemptFailed(c.dialer.lastAddr(), err, pause)
 			c.sleep(pause)
@@ -149,7 +151,8 @@ func (c *Conn) run(name string) {
 		c.serve(s)
 		round = 0
 		if !c.stopped() {
-			c.sleep(c.pause(1))
+			pause, _ := c.outage.begin(c.state.lived())
+			c.sleep(pause)
 		}
 	}
 }
@@ -178,24 +181,6 @@ func (c *Conn) end(s *session) {
 	case <-c.life.Done():
 		s.nc.Load().Close()
 		<-s.closed
-	}
-}
-
-// shortLife: a connection that is cut sooner than this, again and again, is backed off from as if it
-// had never been made. A server that accepts and then throws out would be dialled 8 times a second.
-const shortLife = time.Second
-
-// pause returns the wait after a round of failed attempts, counted from 1.
-func (c *Conn) pause(round int) time.Duration {
-	return c.backoff.delay(round + int(c.short.Load()))
-}
-
-// lost notes how long a connection that has been cut had lived.
-func (c *Conn) lost(lived time.Duration) {
-	if lived < shortLife {
-		c.short.Add(1)
-	} else {
-		c.short.Store(0)
 	}
 }
 

@@ -4,6 +4,8 @@
 // It wraps nats.go where nats.go alone would surprise a relay (v1.55):
 //   - it tries for ever, the first connection and wrong credentials included, with exponential
 //     backoff and full jitter, and reads credentials and certificates again each time;
+//   - many relays that lose one server at once come back spread (see backoff.spread); nats.go makes the first attempt at once
+//     when it knows of several servers, and all its clients leave a lame duck in the same instant;
 //   - it builds the connection anew when nats.go has closed it for good by itself (a control line
 //     that was too long, an unknown -ERR, …);
 //   - it never publishes into a reconnect buffer, and gives the caller an Epoch to tell whether the

@@ -20,9 +20,9 @@ type events struct {
 	reconnects atomic.Uint64
 
 	mu        sync.Mutex
-	url       string // of the last connect, without credentials
-	failure   error  // of the last attempt, or the last cut
-	moving    bool   // the next cut is our own
+	url       string            // of the last connect, without credentials
+	failure   error             // of the last attempt, or the last cut
+	processes map[string]string // the server process that we last met at a URL
 	throttle  throttle
 	listeners map[*listener]struct{}
 }
@@ -31,51 +31,63 @@ type events struct {
 type listener struct{ fn func(error) }
 
 func newEvents(log zerolog.Logger) *events {
-	e := &events{log: log, counts: make(map[Kind]*atomic.Uint64), listeners: make(map[*listener]struct{})}
+	e := &events{log: log, counts: make(map[Kind]*atomic.Uint64), listeners: make(map[*listener]struct{}), processes: make(map[string]string)}
 	for _, k := range Kinds() {
 		e.counts[k] = new(atomic.Uint64)
 	}
 	return e
 }
 
-func (e *events) connected(nc *nats.Conn) {
-	url, failed := e.arrived(nc)
+func (e *events) connected(nc *nats.Conn) (restarted bool) {
+	url, failed, restarted := e.arrived(nc)
 	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Str("version", nc.ConnectedServerVersion()).
 		Int("attempts_held_back", failed).Msg("connected")
+	return restarted
 }
 
-func (e *events) reconnected(nc *nats.Conn, down time.Duration) {
+func (e *events) reconnected(nc *nats.Conn, down time.Duration) (restarted bool) {
 	e.reconnects.Add(1)
-	url, failed := e.arrived(nc)
+	url, failed, restarted := e.arrived(nc)
 	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_for", down).
 		Int("attempts_held_back", failed).Msg("reconnected")
+	return restarted
 }
 
-// arrived notes where the connection is now, and ends the series of failed attempts.
-func (e *events) arrived(nc *nats.Conn) (url string, heldBack int) {
-	url = plainURL(nc.ConnectedUrl())
+// maxProcesses bounds what is remembered of servers, whose addresses may be other ones each time.
+const maxProcesses = 64
+
+// arrived notes where the connection is now, and ends the series of failed attempts. restarted says whether the server at
+// this URL is another process than the last time.
+func (e *events) arrived(nc *nats.Conn) (url string, heldBack int, restarted bool) {
+	url, id := plainURL(nc.ConnectedUrl()), nc.ConnectedServerId()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	heldBack = e.throttle.reset(attemptPrefix)
 	e.failure = nil
-	if url != "" { // "": cut again already
-		e.url = url
+	if url == "" || id == "" { // cut again already
+		return e.url, heldBack, false
 	}
-	return e.url, heldBack
+	e.url = url
+	before, met := e.processes[url]
+	if !met && len(e.processes) >= maxProcesses {
+		clear(e.processes)
+	}
+	e.processes[url] = id
+	return url, heldBack, met && id != before
 }
 
-func (e *events) disconnected(err error, stopping bool) {
-	if stopping {
+// disconnected reports a cut; next is the pause before the next attempt.
+func (e *events) disconnected(err error, next time.Duration, moving, stopping bool) {
+	switch {
+	case stopping:
 		e.log.Debug().Str("url", e.lastURL()).Msg("disconnected: the relay stops")
-		return
-	}
-	if e.takeMoving() {
+	case moving:
 		e.log.Info().Str("url", e.lastURL()).Msg("disconnected to move to another server")
-		return
+	default:
+		e.counts[kindOf(err, KindDisconnect)].Add(1)
+		e.failed(err)
+		e.log.Warn().Str("url", e.lastURL()).Err(err).Dur("next_in", next).Msg("disconnected: reconnecting")
 	}
-	e.counts[kindOf(err, KindDisconnect)].Add(1)
-	e.failed(err)
-	e.log.Warn().Str("url", e.lastURL()).Err(err).Msg("disconnected: reconnecting")
 }
 
 func (e *events) countAttempt(err error) {
@@ -164,23 +176,14 @@ func (e *events) discovered(servers []string) {
 	e.log.Info().Str("url", e.lastURL()).Strs("servers", servers).Msg("servers discovered")
 }
 
-func (e *events) lameDuck(others bool) {
-	msg := "server is about to stop (lame duck): moving to another one"
-	if !others {
-		msg = "server is about to stop (lame duck) and no other one is known: staying as long as it lasts"
+// lameDuck reports that the server is about to stop; within is how long it may take until we move to another one.
+func (e *events) lameDuck(others bool, within time.Duration) {
+	ev := e.log.Warn().Str("url", e.lastURL())
+	if others {
+		ev.Dur("within", within).Msg("server is about to stop (lame duck): moving to another one")
+	} else {
+		ev.Msg("server is about to stop (lame duck) and no other one is known: staying as long as it lasts")
 	}
-	e.log.Warn().Str("url", e.lastURL()).Msg(msg)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.moving = others
-}
-
-func (e *events) takeMoving() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	moving := e.moving
-	e.moving = false
-	return moving
 }
 
 func (e *events) closed(err error, stopping bool) {

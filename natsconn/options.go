@@ -43,7 +43,7 @@ func (c *Conn) connect(name string) (*session, error) {
 
 	setAuth(&o, c.cfg)
 	setTLS(&o, c.cfg.TLS)
-	s := &session{closed: make(chan struct{})}
+	s := newSession()
 	c.setHandlers(&o, s)
 	nc, err := o.Connect()
 	if err != nil {

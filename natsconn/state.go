@@ -10,8 +10,15 @@ import (
 
 // A session is one *nats.Conn, from its first connect until nats.go closes it for good.
 type session struct {
-	nc     atomic.Pointer[nats.Conn] // set once; atomic for callbacks that run before connect returns
-	closed chan struct{}             // closed by nats.go's last callback
+	nc      atomic.Pointer[nats.Conn] // set once; atomic for callbacks that run before connect returns
+	closed  chan struct{}             // closed by nats.go's last callback
+	leaving *time.Timer               // runs while a move away from the server is due; the event goroutine's
+}
+
+func newSession() *session {
+	s := &session{closed: make(chan struct{}), leaving: time.NewTimer(0)}
+	s.leaving.Stop()
+	return s
 }
 
 // state is what others may ask about a Conn without touching nats.go's lock: nats.go holds that
@@ -21,6 +28,7 @@ type state struct {
 	session *session
 	up      bool
 	since   time.Time     // of the last change to up
+	life    time.Duration // of the last connection that has ended
 	changed chan struct{} // closed and replaced at each change
 }
 
@@ -47,10 +55,23 @@ func (s *state) setUp(up bool) time.Duration {
 		now := time.Now()
 		if up != s.up {
 			lasted, s.since = now.Sub(s.since), now
+			if !up {
+				s.life = lasted
+			}
 		}
 		s.up = up
 	})
 	return lasted
+}
+
+// lived returns how long the connection has lasted, or the last one did.
+func (s *state) lived() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up {
+		return time.Since(s.since)
+	}
+	return s.life
 }
 
 func (s *state) update(change func()) {
