@@ -36,6 +36,7 @@ const persistAlways = `persist = "always"`
 
 const relayConfig = `state_dir = %q
 instance = "bench"
+admin = { listen = "" }
 [nats.src]
 urls = [%q]
 [route.bench]

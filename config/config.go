@@ -17,6 +17,7 @@ type Config struct {
 	DrainTimeout time.Duration
 	Instance     string
 	Log          Log
+	Admin        Admin
 	NATS         map[string]*NATS
 	Routes       []*Route // sorted by name; disabled ones included
 }

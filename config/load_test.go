@@ -30,6 +30,7 @@ func minimalConfig() *Config {
 		DrainTimeout: 25 * time.Second,
 		Instance:     "vm-17",
 		Log:          Log{Level: "info", Format: "auto"},
+		Admin:        Admin{Listen: "127.0.0.1:7422"},
 		NATS: map[string]*NATS{"edge": {
 			Name:           "edge",
 			URLs:           []string{"nats://127.0.0.1:4222"},
@@ -77,6 +78,7 @@ state_dir = "/var/lib/natsrelay"
 drain_timeout = "1m"
 instance = "${env:HOST_NAME}"
 log = { level = "trace", format = "json" }
+admin = { listen = ":7422", token = "${cred:password}" }
 
 [nats.a]
 urls = ["nats://a:4222", "tls://b"]
@@ -195,6 +197,7 @@ bearer_token = "${env:INGEST_TOKEN}"
 	want := minimalConfig()
 	want.StateDir, want.DrainTimeout, want.Instance = "/var/lib/natsrelay", time.Minute, "relay-1"
 	want.Log = Log{"trace", "json"}
+	want.Admin = Admin{":7422", "hunter2"}
 	connection := func(name string, urls ...string) *NATS {
 		n := *minimalConfig().NATS["edge"]
 		n.Name, n.URLs = name, urls

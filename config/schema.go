@@ -9,11 +9,12 @@ import (
 func (b *binder) schema(c *Config) table {
 	c.NATS = make(map[string]*NATS)
 	return table{
-		keys: slices.Concat([]key{
+		keys: []key{
 			opt("state_dir", &c.StateDir, b.env.stateDir(), text),
 			opt("drain_timeout", &c.DrainTimeout, 25*time.Second, duration(0, time.Hour)),
 			opt("instance", &c.Instance, b.env.instance(), textThat(badInstance)),
 			sub("log", logTable(&c.Log)),
+			sub("admin", adminTable(&c.Admin)),
 			named("nats", badConnectionName, func(name string) table {
 				n := &NATS{Name: name}
 				c.NATS[name] = n
@@ -24,7 +25,7 @@ func (b *binder) schema(c *Config) table {
 				c.Routes = append(c.Routes, r)
 				return routeTable(r)
 			}),
-		}, later("admin")),
+		},
 		finish: func(b *binder, v value) {
 			if routes, ok := v.get("route"); !ok || routes.table() != nil && len(routes.table()) == 0 {
 				b.problem(routes, "there is no route; a relay needs at least one [route.NAME]")

@@ -19,6 +19,7 @@ func TestSecretsNeverShow(t *testing.T) {
 	c := minimalConfig()
 	n := c.NATS["edge"]
 	n.NkeySeed, n.Password, n.Token, n.Proxy = canary, canary, canary, canary
+	c.Admin.Token = canary
 	h := c.Routes[0].Sink.HTTP
 	h.Headers = map[string]Secret{"Authorization": canary}
 	h.BearerToken, h.Proxy, h.SigningSecrets = canary, canary, []Secret{canary}

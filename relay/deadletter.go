@@ -16,6 +16,8 @@ import (
 // a letter may be stored twice; its message's id tells. displaced is how many older letters had to give way to the new ones.
 //
 // Close is called once, after the last Store has returned.
+//
+// A store that also has a method Stored() int says with it how many letters it holds now, without waiting for anything.
 type DeadLetters interface {
 	Store(ctx context.Context, letters []*DeadLetter) (displaced int, err error)
 	Close(ctx context.Context) error

@@ -116,6 +116,14 @@ func addAll(to *drops, letters []*DeadLetter) {
 	}
 }
 
+// stored returns how many letters are in the store now; 0 if it cannot tell.
+func (o *deadLetterOffice) stored() int {
+	if counted, ok := o.store.(interface{ Stored() int }); ok {
+		return counted.Stored()
+	}
+	return 0
+}
+
 // close closes the store, after the last put.
 func (o *deadLetterOffice) close(ctx context.Context) error {
 	o.count.close()

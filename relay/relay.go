@@ -74,6 +74,13 @@ func (r *Relay) Stop() {
 	}
 }
 
+// Stopping reports whether Stop has been called.
+func (r *Relay) Stopping() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped
+}
+
 // Wait returns when the relay has been stopped, or its context has ended, and all routes have. The error says what
 // could not be put in order.
 func (r *Relay) Wait() error {

@@ -26,6 +26,8 @@ type RouteStats struct {
 	DeadLetters    map[string]uint64 // stored as such, by reason: every one of DeadReasons
 	Latency        Histogram         // of what was delivered, from the relay's receiving it to the far side's confirming it
 
+	DeadLettersStored int // on this host's disk now
+
 	MemoryMessages int
 	MemoryBytes    int64
 	DiskMessages   int
@@ -75,6 +77,7 @@ func (r *Route) Stats() RouteStats {
 		s.OldestAge = max(0, time.Since(d.oldest))
 	}
 	s.SourceTrouble = r.sourceTrouble()
+	s.DeadLettersStored = r.dead.stored()
 	if r.upstream != nil {
 		s.Pending, s.PendingKnown = r.upstream.Pending()
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
@@ -23,11 +24,15 @@ func relayBinary(t *testing.T) string {
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
-// writeConfig writes a relay.toml and returns its path. format is completed as by fmt.Sprintf.
+// writeConfig writes a relay.toml and returns its path. It has no admin server unless the text has the table. format is completed as by fmt.Sprintf.
 func writeConfig(t *testing.T, dir, format string, args ...any) string {
 	t.Helper()
 	path := filepath.Join(dir, "relay.toml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o600); err != nil {
+	text := fmt.Sprintf(format, args...)
+	if !strings.Contains(text, "[admin]") {
+		text += "\n[admin]\nlisten = \"\"\n" // tests run side by side
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -83,11 +83,17 @@ func (p *relayProcess) wait() {
 // command runs another command of the program, with the relay's configuration, and returns what it printed.
 func (p *relayProcess) command(args ...string) string {
 	p.t.Helper()
-	out, err := exec.Command(p.binary, append(args, "-c", p.config)...).CombinedOutput()
+	out, err := p.try(args...)
 	if err != nil {
 		p.t.Fatalf("natsrelay %q: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// try is command for one that may fail.
+func (p *relayProcess) try(args ...string) (string, error) {
+	out, err := exec.Command(p.binary, append(args, "-c", p.config)...).CombinedOutput()
+	return string(out), err
 }
 
 // A logBuffer keeps what a process writes.

@@ -163,6 +163,7 @@ func writeConfig(t *testing.T, natsURL, httpURL string) string {
 	t.Helper()
 	dir := t.TempDir()
 	text := `state_dir = "` + filepath.Join(dir, "state") + `"
+admin = { listen = "" }
 [nats.edge]
 urls = ["` + natsURL + `"]
 [route.orders]

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/natsconn"
 	"github.com/rs/zerolog"
 )
@@ -29,6 +30,24 @@ func (c *connections) add(route string, conn *natsconn.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.byRoute[route] = append(c.byRoute[route], conn)
+}
+
+// status returns how all of them stand.
+func (c *connections) status() []admin.Connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []admin.Connection
+	for _, conns := range c.byRoute {
+		for _, conn := range conns {
+			st := conn.Stats()
+			errs := make(map[string]uint64, len(st.Errors))
+			for kind, n := range st.Errors {
+				errs[string(kind)] = n
+			}
+			all = append(all, admin.Connection{Name: conn.Name(), Connected: st.Connected, Reconnects: st.Reconnects, Errors: errs, Failure: st.Failure})
+		}
+	}
+	return all
 }
 
 // close ends the connections of a route: in order, even if ctx has ended.

@@ -47,10 +47,15 @@ func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Wr
 	log.Info().Str("version", buildVersion()).Str("config", path).Str("state_dir", cfg.StateDir).Str("instance", cfg.Instance).Msg("starting")
 	reportOrphans(cfg, log)
 	defer log.Info().Msg("stopped")
+	listener, err := listenAdmin(ctx, cfg)
+	if err != nil {
+		return err
+	}
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
 	w := &wiring{cfg: cfg, log: log, conns: newConnections(log)}
 	r := relay.Start(ctx, w.plan(), log)
+	defer serveAdmin(listener, cfg, r, w.conns, log)()
 	defer onSignals(log, r.Stop, cut)()
 	return r.Wait()
 }

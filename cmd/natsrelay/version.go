@@ -31,19 +31,25 @@ func buildVersion() string {
 }
 
 func describeBuild(info *debug.BuildInfo) string {
+	version, revision := versionOf(info)
+	if revision == "" {
+		return version
+	}
+	return version + " " + revision
+}
+
+// versionOf returns "" for a revision that is not known.
+func versionOf(info *debug.BuildInfo) (version, revision string) {
 	settings := map[string]string{}
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	version, revision := info.Main.Version, settings["vcs.revision"]
+	version, revision = info.Main.Version, fmt.Sprintf("%.12s", settings["vcs.revision"])
 	if version == "" {
 		version = "(devel)"
 	}
-	if revision == "" {
-		return version
+	if revision != "" && settings["vcs.modified"] == "true" {
+		revision += "+changes"
 	}
-	if settings["vcs.modified"] == "true" {
-		return fmt.Sprintf("%s %.12s+changes", version, revision)
-	}
-	return fmt.Sprintf("%s %.12s", version, revision)
+	return version, revision
 }

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/relay"
+	"github.com/rs/zerolog"
+)
+
+// listenAdmin opens the address of the admin server, before the relay starts: it must not run where nobody can look after it.
+// nil: there is none.
+func listenAdmin(ctx context.Context, cfg *config.Config) (net.Listener, error) {
+	if cfg.Admin.Listen == "" {
+		return nil, nil
+	}
+	l, err := admin.Listen(ctx, cfg.Admin.Listen)
+	if err != nil {
+		return nil, withHints(fmt.Errorf("admin server: %w", err), `give [admin] a listen address of its own, or listen = "" for none`)
+	}
+	return l, nil
+}
+
+// serveAdmin starts the admin server on l, if there is one, and returns a function that ends it.
+func serveAdmin(l net.Listener, cfg *config.Config, r *relay.Relay, conns *connections, log zerolog.Logger) (end func()) {
+	if l == nil {
+		return func() {}
+	}
+	s := admin.NewServer(admin.Options{
+		Token:       cfg.Admin.Token.Reveal(),
+		Build:       buildOf(),
+		Instance:    cfg.Instance,
+		StateDir:    cfg.StateDir,
+		Log:         log,
+		Relay:       r,
+		Connections: conns.status,
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := s.Serve(l); err != nil {
+			log.Error().Err(err).Msg("the admin server has ended, the relay goes on without it")
+		}
+	}()
+	log.Info().Str("listen", l.Addr().String()).Msg("admin server: health, metrics, status")
+	return func() {
+		s.Close()
+		<-ended
+	}
+}
+
+// buildOf returns what is known of this build.
+func buildOf() admin.Build {
+	b := admin.Build{Version: "(unknown)", Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.Version, b.Revision = versionOf(info)
+	}
+	return b
+}
