@@ -57,16 +57,22 @@ func (s *herdServer) dial(context.Context, string, string) (near net.Conn, err e
 func (s *herdServer) serve(c net.Conn, process int) {
 	defer s.locked(func() { delete(s.conns, c) })
 	defer c.Close()
-	_, _ = fmt.Fprintf(c, `INFO {"server_id":"P%d","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}`+"\r\n", process)
+	// A pipe has no buffer, unlike a socket: what is said waits here, or both ends could wait for each other.
+	out := make(chan string, 100)
+	defer close(out)
+	go func() {
+		for line := range out {
+			_, _ = io.WriteString(c, line) // an error: the reader sees it, too
+		}
+	}()
+	out <- fmt.Sprintf(`INFO {"server_id":"P%d","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}`+"\r\n", process)
 	for r := bufio.NewReader(c); ; {
 		line, err := r.ReadString('\n')
 		if err != nil {
 			return
 		}
 		if strings.HasPrefix(line, "PING") {
-			if _, err := io.WriteString(c, "PONG\r\n"); err != nil {
-				return
-			}
+			out <- "PONG\r\n"
 		}
 	}
 }
