@@ -22,6 +22,8 @@ type Client struct {
 	base  string // URL, without a slash at the end
 	token string
 	http  *http.Client
+
+	patient *http.Client // waits for an answer for as long as it takes
 }
 
 // dialTimeout is how long a relay may take to take a connection, answerTimeout how long until its answer begins.
@@ -56,7 +58,9 @@ func NewClient(addr, token string) (*Client, error) {
 		}
 		c.base = "http://" + net.JoinHostPort(reachable(host), port)
 	}
-	c.http = &http.Client{Transport: transport}
+	patient := transport.Clone()
+	patient.ResponseHeaderTimeout = 0
+	c.http, c.patient = &http.Client{Transport: transport}, &http.Client{Transport: patient}
 	return c, nil
 }
 
@@ -156,6 +160,15 @@ func (c *Client) call(ctx context.Context, method, path string, answer any) erro
 
 // do returns the answer if it is one of success.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	return c.send(ctx, c.http, method, path, body)
+}
+
+// doSlow is do for what may take any time before the answer begins.
+func (c *Client) doSlow(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	return c.send(ctx, c.patient, method, path, body)
+}
+
+func (c *Client) send(ctx context.Context, client *http.Client, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
@@ -163,7 +176,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	res, err := c.http.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		if urlErr, ok := errors.AsType[*url.Error](err); ok {
 			err = urlErr.Err

@@ -22,6 +22,8 @@ type Options struct {
 
 	Relay       Relay
 	Connections func() []Connection             // those of all routes, in any order
+	Spool       SpoolStorage                    // what waits to be delivered on disk
+	Dead        DeadStorage                     // what was given up
 	Reload      func(ctx context.Context) error // nil: not offered
 }
 
@@ -112,8 +114,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.protected(s.metrics()))
 	mux.Handle("GET /{$}", s.protected(http.HandlerFunc(s.index)))
-	for pattern, handle := range s.api() {
-		mux.Handle(pattern, s.protected(handle))
+	for _, api := range []map[string]http.HandlerFunc{s.api(), s.storageAPI()} {
+		for pattern, handle := range api {
+			mux.Handle(pattern, s.protected(handle))
+		}
 	}
 	return s.guard(mux)
 }
@@ -142,6 +146,7 @@ GET  /metrics                            for Prometheus
 GET  /api/v1/status                      how everything stands, as JSON
 GET  /api/v1/events                      the same as server-sent events, and each change of a route's state
 POST /api/v1/routes/NAME/pause, resume   stop and start the deliveries of a route
+GET  /api/v1/spool, /api/v1/dead         what waits on disk, and dead letters: see docs/admin.md
 `
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte(text))

@@ -40,11 +40,12 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (*stream, bo
 
 func (st *stream) close() { st.done() }
 
+// extend gives the next write its time. What it has not is told by the write itself.
+func (st *stream) extend() { _ = st.rc.SetWriteDeadline(time.Now().Add(streamTimeout)) }
+
 // Write implements io.Writer.
 func (st *stream) Write(p []byte) (int, error) {
-	if err := st.rc.SetWriteDeadline(time.Now().Add(streamTimeout)); err != nil {
-		return 0, err
-	}
+	st.extend()
 	return st.w.Write(p)
 }
 
@@ -57,8 +58,6 @@ func (st *stream) Read(p []byte) (int, error) {
 }
 
 func (st *stream) flush() error {
-	if err := st.rc.SetWriteDeadline(time.Now().Add(streamTimeout)); err != nil {
-		return err
-	}
+	st.extend()
 	return st.rc.Flush()
 }

@@ -78,7 +78,10 @@ type buffer struct {
 	draining   bool      // nobody waits for fuller batches any more
 	noMore     bool      // put refuses: the sources have had their time
 	noTake     bool      // take returns nothing: the lanes end
+	replaying  int       // messages are being put back: the disk has to join in
+	purging    *purge    // somebody wants the disk emptied; nil: nobody
 	closed     bool      // the keeper ends
+	ended      bool      // all is on disk that will ever be
 	keeperDone chan struct{}
 }
 
@@ -127,6 +130,12 @@ func (b *buffer) put(m *Message) error {
 	if err := b.admit(m); err != nil {
 		return err
 	}
+	b.insert(m)
+	return nil
+}
+
+// insert holds a message that has been admitted, behind all others.
+func (b *buffer) insert(m *Message) {
 	b.lastSeq++
 	m.seq = b.lastSeq
 	b.hold(m)
@@ -136,7 +145,6 @@ func (b *buffer) put(m *Message) error {
 	} else {
 		b.enqueue(m)
 	}
-	return nil
 }
 
 // hold and release count what is in memory.

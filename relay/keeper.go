@@ -34,6 +34,9 @@ func (b *buffer) keep() {
 		if b.pressed {
 			b.replaceOldest()
 		}
+		if b.purging != nil {
+			b.purgeDisk()
+		}
 		if b.mustSpill() {
 			b.startSpilling("nothing can be delivered")
 		}
@@ -49,7 +52,7 @@ func (b *buffer) keep() {
 // mustSpill reports whether the disk has to join in although memory has room.
 func (b *buffer) mustSpill() bool {
 	return !b.spilling && b.diskTakes() &&
-		(b.opts.Persist == PersistAlways || b.opts.Persist == PersistOutage && b.outage && !b.upstreamHas)
+		(b.opts.Persist == PersistAlways || b.replaying > 0 || b.opts.Persist == PersistOutage && b.outage && !b.upstreamHas)
 }
 
 // startSpilling makes what is in memory and not on disk the tail. The messages stay in their queues and batches.
@@ -101,7 +104,7 @@ func (b *buffer) inMemory(yield func(*Message) bool) {
 
 // stopSpilling lets new messages go by memory alone, once the gap is closed and nothing asks for the disk.
 func (b *buffer) stopSpilling() {
-	wanted := b.opts.Disk > 0 && (b.opts.Persist == PersistAlways || (b.outage || b.held > b.opts.Memory/4) && !b.upstreamHas)
+	wanted := b.opts.Disk > 0 && (b.opts.Persist == PersistAlways || b.replaying > 0 || (b.outage || b.held > b.opts.Memory/4) && !b.upstreamHas)
 	if !b.spilling || b.gap || wanted {
 		return
 	}
@@ -249,8 +252,14 @@ func (b *buffer) giveUpTail(err error) {
 }
 
 // dropSegment gives up the oldest segment on disk to make room for new messages, and reports whether that worked.
-// What lanes are delivering of it now is not lost yet, and not counted.
 func (b *buffer) dropSegment() bool {
+	_, err := b.giveUpSegment(DropBufferFull)
+	return err == nil
+}
+
+// giveUpSegment gives up the oldest segment on disk for the reason, and returns how many messages that were. What lanes are delivering of
+// it now is not lost yet, and not counted.
+func (b *buffer) giveUpSegment(reason string) (n int, err error) {
 	b.mu.Unlock()
 	b.settling.Lock() // nothing may be on its way to being settled, or it would be counted as dropped
 	defer b.settling.Unlock()
@@ -259,9 +268,9 @@ func (b *buffer) dropSegment() bool {
 	b.settled = b.settled[:0]
 	dropped, err := b.disk.DropOldest()
 	if err != nil {
-		return false
+		return 0, err
 	}
-	n := dropped.Records
+	n = dropped.Records
 	for _, l := range b.lanes {
 		for _, m := range l.batch {
 			if m.record >= dropped.First && m.record <= dropped.Last {
@@ -278,8 +287,8 @@ func (b *buffer) dropSegment() bool {
 		}
 	}
 	b.settleOwed(FateDone, func(record uint64) bool { return record >= dropped.First && record <= dropped.Last })
-	b.drops.add(DropBufferFull, n, nil)
-	return true
+	b.drops.add(reason, n, nil)
+	return n, nil
 }
 
 // evicted returns how many messages that the disk has given up were never delivered after all.
@@ -395,6 +404,10 @@ func (b *buffer) close() error {
 
 // store is the last write. The keeper has ended.
 func (b *buffer) store() error {
+	defer func() {
+		b.ended = true
+		b.room.Broadcast()
+	}()
 	if b.disk == nil || !b.opts.SettleStored {
 		b.giveBack()
 	}

@@ -17,6 +17,8 @@ const (
 	DropLoop       = "loop"        // it has passed this route before, or too many relays
 	DropShutdown   = "shutdown"    // still in memory at the end, and no disk to put it on
 
+	DropPurged = "purged" // somebody has emptied the disk: see Route.Purge
+
 	DropMaxAttempts = DeadMaxAttempts     // as DropRefused and DropMaxAge: only of a route that keeps no dead letters
 	DropDeadLetters = "dead_letters_full" // dead letters that gave way to newer ones
 )
@@ -24,7 +26,7 @@ const (
 // DropReasons returns every reason for which a route itself gives a message up, or leaves one out as it is wanted. Sources have
 // reasons of their own besides: see Upstream.Lost.
 func DropReasons() []string {
-	return []string{DropBufferFull, DropTooLarge, DropMaxAge, DropRefused, DropLoop, DropShutdown, DropMaxAttempts, DeadFilter, DropDeadLetters,
+	return []string{DropBufferFull, DropTooLarge, DropMaxAge, DropRefused, DropLoop, DropShutdown, DropPurged, DropMaxAttempts, DeadFilter, DropDeadLetters,
 		DropUnanswered, DropFiltered, DropSample}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -21,6 +22,9 @@ type DeadLetterDisk struct {
 	dir  string
 	opts spool.Options
 
+	count  atomic.Int64 // letters in the spool
+	taking sync.Mutex   // one Redrive or Drop at a time; taken before mu
+
 	mu    sync.Mutex // one append at a time, since it numbers the records
 	spool *spool.Spool
 }
@@ -28,12 +32,16 @@ type DeadLetterDisk struct {
 // NewDeadLetterDisk returns a store in dir, of at most maxBytes: then the oldest letters give way. It leaves minFree of the
 // file system free.
 func NewDeadLetterDisk(dir string, maxBytes, minFree int64, log zerolog.Logger) *DeadLetterDisk {
-	return &DeadLetterDisk{dir: dir, opts: spool.Options{
+	s := &DeadLetterDisk{dir: dir, opts: spool.Options{
 		MaxBytes: maxBytes, MinFree: minFree, Sync: spool.SyncInterval,
 		OnDamage: func(d spool.Damage) {
 			log.Error().Stringer("damage", d).Msg("the dead letters on disk were damaged, the rest of them is there")
 		},
 	}}
+	if left, err := spool.Inspect(dir); err == nil { // what cannot be read is none, until it is opened
+		s.count.Store(int64(left.Stats.Records))
+	}
+	return s
 }
 
 // Store implements relay.DeadLetters. The letters are fsynced when it returns: one fsync serves all lanes that wait for it.
@@ -56,6 +64,7 @@ func (s *DeadLetterDisk) append(letters []*relay.DeadLetter) (disk *spool.Spool,
 			return nil, 0, err
 		}
 	}
+	defer s.recount(s.spool)
 	records := make([]spool.Record, len(letters))
 	for i, l := range letters {
 		stored := l.Stored()

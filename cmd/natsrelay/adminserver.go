@@ -31,6 +31,7 @@ func serveAdmin(l net.Listener, cfg *config.Config, r *relay.Relay, conns *conne
 	if l == nil {
 		return func() {}
 	}
+	live := func(s shelf) liveShelf { return liveShelf{shelf: s, stateDir: cfg.StateDir, relay: r, log: log} }
 	s := admin.NewServer(admin.Options{
 		Token:       cfg.Admin.Token.Reveal(),
 		Build:       buildOf(),
@@ -39,6 +40,8 @@ func serveAdmin(l net.Listener, cfg *config.Config, r *relay.Relay, conns *conne
 		Log:         log,
 		Relay:       r,
 		Connections: conns.status,
+		Spool:       &liveSpool{live(spools())},
+		Dead:        &liveDead{live(deadLetters())},
 	})
 	ended := make(chan struct{})
 	go func() {

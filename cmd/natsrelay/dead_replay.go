@@ -7,8 +7,11 @@ import (
 	"math"
 	"time"
 
+	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/natsrelay/natsrelay/sinks"
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -18,25 +21,38 @@ func newDeadReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay ROUTE",
 		Short: "Put dead letters back into their route, behind what waits there",
-		Long: `They become the messages again that they were, without the headers that say why they were given up, with their ids and times, and
-are delivered when the relay starts; filter and transformation do not see them again. A dead letter is removed once its
-message is safe in the route's spool.`,
+		Long: `They become the messages again that they were, without the headers that say why they were given up, with their ids and times;
+filter and transformation do not see them again. A running relay delivers them in their turn, a stopped one when it starts. A dead letter is
+removed once its message is delivered, or safe in the route's spool.`,
 		Example: "$ natsrelay dead replay orders --subject 'orders.eu.>'",
 		Args:    exactArguments("ROUTE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := which.parse(time.Now()); err != nil {
 				return withStatus(err, exitUsage)
 			}
-			return target.withState(func(stateDir string, configured map[string]bool) error {
+			bar := newProgress(cmd.ErrOrStderr(), "replaying", "messages")
+			defer bar.end()
+			var moved int
+			err := target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
 				from, err := target.existing(stateDir, args[0])
+				if err == nil {
+					err = mustBeConfigured(args[0], configured)
+				}
 				if err != nil {
 					return err
 				}
-				if err := mustBeConfigured(args[0], configured); err != nil {
-					return err
-				}
-				return redrive(cmd, from, spoolDir(stateDir, args[0]), &which)
+				moved, err = redrive(cmd.Context(), from, spoolDir(stateDir, args[0]), &which.Selection, bar)
+				return err
+			}, func(client *admin.Client) (err error) {
+				moved, err = client.ReplayDead(cmd.Context(), args[0], which.Selection, bar.set)
+				return err
 			})
+			if err != nil {
+				return err
+			}
+			bar.end()
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s replayed\n", count(moved, "message"))
+			return nil
 		},
 	}
 	target.flags(cmd)
@@ -52,84 +68,35 @@ func mustBeConfigured(route string, configured map[string]bool) error {
 	return nil
 }
 
-// redrive moves messages from one spool to the other, and says how many.
-func redrive(cmd *cobra.Command, from, to string, which *selection) (err error) {
-	opts := spool.Options{MaxBytes: math.MaxInt64, Sync: spool.SyncNever}
-	dead, err := spool.Open(from, opts)
+// openDead returns the store of the dead letters in a folder, for what is there to be taken out.
+func openDead(dir string, log zerolog.Logger) *sinks.DeadLetterDisk {
+	return sinks.NewDeadLetterDisk(dir, math.MaxInt64, 0, log)
+}
+
+// redrive moves dead letters from one folder to the spool in the other, and returns how many.
+func redrive(ctx context.Context, from, to string, which *relay.Selection, bar *progress) (moved int, err error) {
+	dead := openDead(from, zerolog.Nop())
+	defer func() { err = errors.Join(err, dead.Close(ctx)) }()
+	route, err := spool.Open(to, spool.Options{MaxBytes: math.MaxInt64, Sync: spool.SyncNever})
 	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dead.Sync(), dead.Close()) }()
-	route, err := spool.Open(to, opts)
-	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, route.Close()) }()
-
-	bar := newProgress(cmd.ErrOrStderr(), "replaying", "messages")
-	defer bar.end()
-	m := mover{dead: dead, route: route, which: which, total: dead.Stats().Records, bar: bar}
-	if err := m.run(cmd.Context()); err != nil {
-		return fmt.Errorf("after %s were replayed: %w", count(m.moved, "message"), err)
+	moved, err = dead.Redrive(ctx, sinks.Redrive{
+		Which:    *which,
+		Progress: func(done, total int) { bar.set(int64(done), int64(total)) },
+		Put: func(_ context.Context, batch []*relay.Stored) error {
+			w := replayWriter{spool: route}
+			for _, m := range batch {
+				if err := w.add(m); err != nil {
+					return err
+				}
+			}
+			return errors.Join(w.flush(), route.Sync())
+		},
+	})
+	if err != nil {
+		err = fmt.Errorf("after %s were replayed: %w", count(moved, "message"), err)
 	}
-	bar.end()
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s replayed\n", count(m.moved, "message"))
-	return nil
-}
-
-// A mover moves dead letters back into their route.
-type mover struct {
-	dead, route *spool.Spool
-	which       *selection
-	bar         *progress
-
-	total, seen, moved int
-}
-
-func (m *mover) run(ctx context.Context) error {
-	const readBytes = 1 << 20
-	next := uint64(0)
-	for ctx.Err() == nil && (m.which.limit == 0 || m.moved < m.which.limit) {
-		records, err := m.dead.Read(next, readBytes, nil)
-		if err != nil || len(records) == 0 {
-			return err
-		}
-		next = records[len(records)-1].Seq + 1
-		if err := m.move(records); err != nil {
-			return err
-		}
-		m.bar.set(int64(m.seen), int64(m.total))
-	}
-	return ctx.Err()
-}
-
-// move writes the wanted ones of the records to the route's spool, and removes them once they are on the disk there. If it is
-// killed in between, they are in both places.
-func (m *mover) move(records []spool.Record) error {
-	var old []uint64
-	w := replayWriter{spool: m.route}
-	for _, rec := range records {
-		if m.which.limit > 0 && m.moved+len(old) == m.which.limit {
-			break
-		}
-		m.seen++
-		letter, err := relay.DecodeRecord(rec)
-		if err != nil {
-			return err
-		}
-		if !m.which.wants(letter) {
-			continue
-		}
-		letter.Revive()
-		if err := w.add(letter); err != nil {
-			return err
-		}
-		old = append(old, rec.Seq)
-	}
-	if err := errors.Join(w.flush(), m.route.Sync()); err != nil {
-		return err
-	}
-	m.dead.Settle(old)
-	m.moved += len(old)
-	return nil
+	return moved, err
 }

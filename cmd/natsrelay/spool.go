@@ -1,25 +1,29 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 
+	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
 
 // spools is the shelf of what waits to be delivered.
-func spools() shelf { return shelf{command: "spool", nothing: "nothing on disk", dir: spoolDir} }
+func spools() shelf {
+	return shelf{command: admin.KindSpool, nothing: "nothing on disk", dir: spoolDir}
+}
 
 func newSpool() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spool COMMAND ROUTE",
 		Short: "Look into, check and mend what routes keep on disk",
-		Long: `The commands work on the files of a relay that is stopped. A route that has been taken out of the configuration keeps its
-messages on disk until they are exported or dropped.`,
+		Long: `If the relay runs, they ask it; else they work on its files. What is in memory alone is not shown. A route that has been taken
+out of the configuration keeps its messages on disk until they are exported or dropped.`,
 		Example: "$ natsrelay spool ls",
 		Args:    unknownCommand,
 		RunE:    func(*cobra.Command, []string) error { return nil }, // never reached, see Args
@@ -35,20 +39,63 @@ type shelf struct {
 	dir     func(stateDir, route string) string
 }
 
-// A spoolTarget is where a spool command works: the state directory of a relay that is stopped.
+// A spoolTarget is where a spool command works: the state directory of a relay that is stopped, or the relay itself, if it runs.
 type spoolTarget struct {
 	shelf
-	config, stateDir string // flags
-	create           bool   // the directory need not be there yet
+	relayTarget
+	stateDir string // flag
+	create   bool   // the directory need not be there yet
 }
 
 func (s *spoolTarget) flags(cmd *cobra.Command) {
-	configFlag(cmd, &s.config)
+	s.relayTarget.flags(cmd)
 	cmd.Flags().StringVar(&s.stateDir, "state-dir", "", "work on this `DIR`, without a configuration")
 	_ = cmd.MarkFlagDirname("state-dir") // fails only if there were no such flag
 }
 
-// withState calls fn with the state directory, which no relay can use until fn returns, and with the routes of the configuration, if one is used.
+// work calls stopped with the state directory, which no relay can use until it returns, and with the routes of the configuration, if one
+// is used. If a relay runs on the directory, or --addr names one, it calls running instead.
+func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, configured map[string]bool) error, running func(*admin.Client) error) error {
+	if s.addr != "" {
+		client, err := s.client()
+		if err != nil {
+			return err
+		}
+		return advised(running(client))
+	}
+	err := s.withState(stopped)
+	locked, ok := errors.AsType[*spool.LockedError](err)
+	if !ok {
+		return err
+	}
+	client, err := s.holder(ctx, locked)
+	if err != nil {
+		return err
+	}
+	return advised(running(client))
+}
+
+// holder returns a client for the relay that holds the lock.
+func (s *spoolTarget) holder(ctx context.Context, locked *spool.LockedError) (*admin.Client, error) {
+	held := fmt.Sprintf("a relay is running on %s, with the pid %d", locked.Dir, locked.PID)
+	if s.stateDir != "" {
+		return nil, withHints(errors.New(held), "--addr ADDRESS asks it, and so does its configuration (-c)")
+	}
+	client, err := s.client()
+	if err != nil {
+		return nil, withHints(fmt.Errorf("%s: %w", held, err), "stop it first, or give it an [admin] address")
+	}
+	status, err := client.Status(ctx)
+	if err != nil {
+		return nil, advised(fmt.Errorf("%s: %w", held, err))
+	}
+	if status.PID != locked.PID {
+		return nil, fmt.Errorf("%s, but the one at %s has the pid %d", held, client.Addr(), status.PID)
+	}
+	return client, nil
+}
+
+// withState calls fn with the state directory, locked, and with the routes of the configuration, if one is used.
 func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]bool) error) (err error) {
 	dir, configured := s.stateDir, map[string]bool(nil)
 	if dir == "" {
@@ -65,9 +112,6 @@ func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]b
 		return withHints(fmt.Errorf("state directory: %w", err), "the relay makes it when it runs for the first time")
 	}
 	lock, err := spool.LockDir(dir)
-	if locked, ok := errors.AsType[*spool.LockedError](err); ok {
-		return withHints(fmt.Errorf("a relay is running on %s, with the pid %d", dir, locked.PID), "stop it first: its spools can only be worked on while it is stopped")
-	}
 	if err != nil {
 		return err
 	}
@@ -75,15 +119,18 @@ func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]b
 	return fn(dir, configured)
 }
 
-// withRoute calls fn with the folder of what a route has on the shelf.
-func (s *spoolTarget) withRoute(route string, fn func(dir string) error) error {
-	return s.withState(func(stateDir string, _ map[string]bool) error {
+// workOn is work on what one route has.
+func (s *spoolTarget) workOn(ctx context.Context, route string, stopped func(dir string) error, running func(*admin.Client) error) error {
+	if err := checkRouteName(route); err != nil {
+		return err
+	}
+	return s.work(ctx, func(stateDir string, _ map[string]bool) error {
 		dir, err := s.existing(stateDir, route)
 		if err != nil {
 			return err
 		}
-		return fn(dir)
-	})
+		return stopped(dir)
+	}, running)
 }
 
 // existing returns the folder of what a route has on the shelf, or an error that says what there is instead.

@@ -3,8 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
+	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
@@ -19,14 +22,31 @@ func newExport(s shelf) *cobra.Command {
 $ natsrelay %[1]s drop orders --yes`, s.command),
 		Args: exactArguments("ROUTE", "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return target.withRoute(args[0], func(dir string) error { return exportSpool(cmd, dir, args[1]) })
+			return target.workOn(cmd.Context(), args[0], func(dir string) error {
+				return export(cmd, args[1], func(out io.Writer, bar *progress) (int, error) {
+					report, err := spool.Inspect(dir)
+					if err != nil {
+						return 0, err
+					}
+					return writeMessages(cmd.Context(), out, dir, &relay.Selection{}, func(read int) { bar.set(int64(read), int64(report.Stats.Records)) })
+				})
+			}, func(client *admin.Client) error {
+				held, err := holding(cmd.Context(), client, s, args[0])
+				if err != nil {
+					return err
+				}
+				return export(cmd, args[1], func(out io.Writer, bar *progress) (int, error) {
+					return client.Messages(cmd.Context(), s.command, args[0], relay.Selection{}, out, func(n int) { bar.set(int64(n), int64(held.Messages)) })
+				})
+			})
 		},
 	}
 	target.flags(cmd)
 	return cmd
 }
 
-func exportSpool(cmd *cobra.Command, dir, path string) (err error) {
+// export writes what write writes to a new file, and says how many messages that were.
+func export(cmd *cobra.Command, path string, write func(out io.Writer, bar *progress) (int, error)) (err error) {
 	out := cmd.OutOrStdout()
 	if path != "-" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -40,12 +60,8 @@ func exportSpool(cmd *cobra.Command, dir, path string) (err error) {
 		defer func() { err = errors.Join(err, f.Sync(), f.Close()) }()
 		out = f
 	}
-	report, err := spool.Inspect(dir)
-	if err != nil {
-		return err
-	}
 	bar := newProgress(cmd.ErrOrStderr(), "exporting", "messages")
-	n, err := writeMessages(cmd.Context(), out, dir, &selection{}, func(read int) { bar.set(int64(read), int64(report.Stats.Records)) })
+	n, err := write(out, bar)
 	bar.end()
 	if err != nil {
 		return fmt.Errorf("after %s: %w", count(n, "message"), err)

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
+	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
@@ -18,8 +21,12 @@ func newLs(s shelf) *cobra.Command {
 		Short:   "List what there is, with its messages, size, age and damage",
 		Example: "$ natsrelay " + s.command + " ls",
 		RunE: func(cmd *cobra.Command, routes []string) error {
-			return target.withState(func(stateDir string, configured map[string]bool) error {
-				return s.list(cmd.OutOrStdout(), stateDir, routes, configured)
+			return target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
+				held, err := s.list(stateDir, routes, configured)
+				return errors.Join(printHoldings(cmd.OutOrStdout(), held), err)
+			}, func(client *admin.Client) error {
+				held, err := s.listRunning(cmd.Context(), client, routes)
+				return errors.Join(printHoldings(cmd.OutOrStdout(), held), err)
 			})
 		},
 	}
@@ -27,40 +34,91 @@ func newLs(s shelf) *cobra.Command {
 	return cmd
 }
 
-func (s shelf) list(out io.Writer, stateDir string, routes []string, configured map[string]bool) error {
+// list describes what the routes, or all of them, have on the shelf. configured is nil if there is no configuration.
+func (s shelf) list(stateDir string, routes []string, configured map[string]bool) (all []admin.Holding, err error) {
 	if len(routes) == 0 {
-		var err error
 		if routes, err = s.routes(stateDir); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ROUTE\tMESSAGES\tBYTES\tOLDEST\tNEWEST\tSEGMENTS\tDAMAGE")
 	var errs []error
 	for _, route := range routes {
-		if err := s.listOne(table, stateDir, route, configured == nil || configured[route]); err != nil {
-			errs = append(errs, fmt.Errorf("route %s: %w", route, err))
+		dir, err := s.existing(stateDir, route)
+		var report spool.Report
+		if err == nil {
+			report, err = spool.Inspect(dir)
 		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("route %s: %w", route, err))
+			continue
+		}
+		held := holdingOf(route, report)
+		if configured != nil && !configured[route] {
+			held.Route += " (not in the configuration)"
+		}
+		all = append(all, held)
 	}
-	return errors.Join(append(errs, table.Flush())...)
+	return all, errors.Join(errs...)
 }
 
-func (s shelf) listOne(table io.Writer, stateDir, route string, configured bool) error {
-	dir, err := s.existing(stateDir, route)
+// listRunning asks the running relay.
+func (s shelf) listRunning(ctx context.Context, client *admin.Client, routes []string) (all []admin.Holding, err error) {
+	held, err := client.List(ctx, s.command)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	report, err := spool.Inspect(dir)
+	var errs []error
+	for _, h := range held {
+		if len(routes) > 0 && !slices.Contains(routes, h.Route) {
+			continue
+		}
+		if h.Error != "" {
+			errs = append(errs, fmt.Errorf("route %s: %s", h.Route, h.Error))
+			continue
+		}
+		if !h.Runs {
+			h.Route += " (does not run)"
+		}
+		all = append(all, h)
+	}
+	for _, route := range routes {
+		if !slices.ContainsFunc(held, func(h admin.Holding) bool { return h.Route == route }) {
+			errs = append(errs, s.hasNothing(route, held))
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// hasNothing is the error of a route that has nothing on the shelf of a running relay.
+func (s shelf) hasNothing(route string, held []admin.Holding) error {
+	routes := make([]string, len(held))
+	for i, h := range held {
+		routes[i] = h.Route
+	}
+	return withHints(fmt.Errorf("route %q has %s", route, s.nothing), fmt.Sprintf("the routes that have: %q", routes))
+}
+
+// holding asks the running relay what one route has.
+func holding(ctx context.Context, client *admin.Client, s shelf, route string) (admin.Holding, error) {
+	held, err := client.List(ctx, s.command)
 	if err != nil {
-		return err
+		return admin.Holding{}, err
 	}
-	name := route
-	if !configured {
-		name += " (not in the configuration)"
+	for _, h := range held {
+		if h.Route == route {
+			return h, nil
+		}
 	}
-	st := report.Stats
-	fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", name, st.Records, st.FileBytes, when(st.Oldest), when(st.Newest), st.Segments, damageOf(report))
-	return nil
+	return admin.Holding{}, s.hasNothing(route, held)
+}
+
+func printHoldings(out io.Writer, held []admin.Holding) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ROUTE\tMESSAGES\tBYTES\tOLDEST\tNEWEST\tSEGMENTS\tDAMAGE")
+	for _, h := range held {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", h.Route, h.Messages, h.Bytes, when(h.Oldest), when(h.Newest), h.Segments, h.Damage)
+	}
+	return table.Flush()
 }
 
 func when(t time.Time) string {
@@ -71,13 +129,4 @@ func when(t time.Time) string {
 }
 
 // damageOf says in a word what a report has found.
-func damageOf(r spool.Report) string {
-	if len(r.Damage) == 0 {
-		return "none"
-	}
-	lost := 0
-	for _, d := range r.Damage {
-		lost += d.Records
-	}
-	return fmt.Sprintf("%s, %s lost", count(len(r.Damage), "place"), count(lost, "message"))
-}
+func damageOf(r spool.Report) string { return damageIn(reportOf(r)) }

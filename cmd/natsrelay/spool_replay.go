@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 
+	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
@@ -22,19 +23,27 @@ func newSpoolReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay ROUTE FILE",
 		Short: "Put exported messages into a route's spool, behind what is there",
-		Long: `FILE - is the standard input. The messages keep their ids and times, and are delivered when the relay starts. The file is read
-to its end before anything is written: a line that is wrong leaves the spool as it is.`,
+		Long: `FILE - is the standard input. The messages keep their ids and times; a running relay delivers them in their turn, a stopped one when
+it starts. Nothing else is given up to make room for them: where there is none, it says how many are in. The file is read to its end
+before anything is written: a line that is wrong leaves the spool as it is.`,
 		Example: "$ natsrelay spool replay orders orders.jsonl",
 		Args:    exactArguments("ROUTE", "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkRouteName(args[0]); err != nil {
+			route, path := args[0], args[1]
+			if err := checkRouteName(route); err != nil {
 				return err
 			}
-			return target.withState(func(stateDir string, configured map[string]bool) error {
-				if err := mustBeConfigured(args[0], configured); err != nil {
+			return target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
+				if err := mustBeConfigured(route, configured); err != nil {
 					return err
 				}
-				return replayFile(cmd, spoolDir(stateDir, args[0]), args[1])
+				return withLines(cmd, path, func(f io.ReadSeeker, total int) (int, error) {
+					return replay(cmd, spoolDir(stateDir, route), path, f, total)
+				})
+			}, func(client *admin.Client) error {
+				return withLines(cmd, path, func(f io.ReadSeeker, total int) (int, error) {
+					return replayRunning(cmd, client, route, f)
+				})
 			})
 		},
 	}
@@ -42,40 +51,50 @@ to its end before anything is written: a line that is wrong leaves the spool as 
 	return cmd
 }
 
-func replayFile(cmd *cobra.Command, dir, path string) error {
-	if path == "-" {
-		return withoutFile(cmd, dir)
-	}
-	f, err := os.Open(path)
+// withLines calls fn with a file of messages all lines of which are right, and says how many fn has replayed.
+func withLines(cmd *cobra.Command, path string, fn func(f io.ReadSeeker, total int) (int, error)) error {
+	f, done, err := openLines(cmd, path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return replay(cmd, dir, path, f)
-}
-
-// withoutFile replays the standard input by way of a temporary file, since it is read twice.
-func withoutFile(cmd *cobra.Command, dir string) error {
-	f, err := os.CreateTemp("", "natsrelay-replay-*.jsonl")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := io.Copy(f, cmd.InOrStdin()); err != nil {
-		return fmt.Errorf("standard input: %w", err)
-	}
-	return replay(cmd, dir, "-", f)
-}
-
-func replay(cmd *cobra.Command, dir, name string, f io.ReadSeeker) (err error) {
+	defer done()
 	total := 0
-	if err := readLines(cmd.Context(), name, f, func(*relay.Stored) error { total++; return nil }); err != nil {
+	if err := readLines(cmd.Context(), path, f, func(*relay.Stored) error { total++; return nil }); err != nil {
 		return err
 	}
+	n, err := fn(f, total)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s replayed\n", count(n, "message"))
+	return nil
+}
+
+// openLines opens the file, or copies the standard input to a temporary one, since it is read twice.
+func openLines(cmd *cobra.Command, path string) (f *os.File, done func(), err error) {
+	if path != "-" {
+		f, err := os.Open(path)
+		return f, func() { _ = f.Close() }, err
+	}
+	if f, err = os.CreateTemp("", "natsrelay-replay-*.jsonl"); err != nil {
+		return nil, nil, err
+	}
+	done = func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}
+	if _, err := io.Copy(f, cmd.InOrStdin()); err != nil {
+		done()
+		return nil, nil, fmt.Errorf("standard input: %w", err)
+	}
+	return f, done, nil
+}
+
+// replay writes the messages of f, so many, to the spool of a stopped relay.
+func replay(cmd *cobra.Command, dir, name string, f io.ReadSeeker, total int) (written int, err error) {
 	s, err := spool.Open(dir, spool.Options{MaxBytes: math.MaxInt64, Sync: spool.SyncNever})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.Sync(), s.Close()) }()
 	bar := newProgress(cmd.ErrOrStderr(), "replaying", "messages")
@@ -86,11 +105,37 @@ func replay(cmd *cobra.Command, dir, name string, f io.ReadSeeker) (err error) {
 		return w.add(m)
 	})
 	if err = errors.Join(err, w.flush()); err != nil {
-		return fmt.Errorf("after %s of %d were written: %w", count(w.written, "message"), total, err)
+		return w.written, fmt.Errorf("after %s of %d were written: %w", count(w.written, "message"), total, err)
 	}
-	bar.end()
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s replayed\n", count(w.written, "message"))
-	return nil
+	return w.written, nil
+}
+
+// replayRunning sends the messages of f to the running relay.
+func replayRunning(cmd *cobra.Command, client *admin.Client, route string, f io.ReadSeeker) (int, error) {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return 0, err
+	}
+	bar := newProgress(cmd.ErrOrStderr(), "replaying", "bytes")
+	defer bar.end()
+	return client.ReplaySpool(cmd.Context(), route, &countedReader{f, func(n int64) { bar.set(n, size) }, 0})
+}
+
+// countedReader tells how much has been read of it. It is no more than a reader, or the HTTP client would use what else a file can do.
+type countedReader struct {
+	in   io.Reader
+	tell func(n int64)
+	n    int64
+}
+
+func (r *countedReader) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	r.n += int64(n)
+	r.tell(r.n)
+	return n, err
 }
 
 // replayWriter appends messages to a spool in batches.

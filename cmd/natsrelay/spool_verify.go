@@ -1,10 +1,11 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
 
+	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
@@ -17,14 +18,27 @@ func newSpoolVerify() *cobra.Command {
 		Example: "$ natsrelay spool verify orders",
 		Args:    exactArguments("ROUTE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return target.withRoute(args[0], func(dir string) error {
-				report, err := examine(cmd, dir, "verifying", spool.Verify)
-				if err == nil && len(report.Damage) > 0 {
-					err = withHints(fmt.Errorf("the spool is damaged: %s", damageOf(report)),
-						"the relay delivers the rest as it is; natsrelay spool repair "+args[0]+" writes the damaged segments anew")
-				}
+			bar := newProgress(cmd.ErrOrStderr(), "verifying", "bytes")
+			defer bar.end()
+			var report admin.Report
+			err := target.workOn(cmd.Context(), args[0], func(dir string) error {
+				found, err := spool.Verify(cmd.Context(), dir, bar.set)
+				report = reportOf(found)
+				return err
+			}, func(client *admin.Client) (err error) {
+				report, err = client.Verify(cmd.Context(), args[0], bar.set)
 				return err
 			})
+			if err != nil {
+				return err
+			}
+			bar.end()
+			printReport(cmd.OutOrStdout(), report)
+			if len(report.Damage) > 0 {
+				return withHints(fmt.Errorf("the spool is damaged: %s", damageIn(report)),
+					"the relay delivers the rest as it is; natsrelay spool repair "+args[0]+" writes the damaged segments anew, while it is stopped")
+			}
+			return nil
 		},
 	}
 	target.flags(cmd)
@@ -35,13 +49,22 @@ func newSpoolRepair() *cobra.Command {
 	target := spoolTarget{shelf: spools()}
 	cmd := &cobra.Command{
 		Use:     "repair ROUTE",
-		Short:   "Write damaged segments anew, with all that is whole; the damaged bytes are kept in damaged/",
+		Short:   "Write damaged segments of a stopped relay anew, with all that is whole; the damaged bytes are kept in damaged/",
 		Example: "$ natsrelay spool repair orders",
 		Args:    exactArguments("ROUTE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return target.withRoute(args[0], func(dir string) error {
-				_, err := examine(cmd, dir, "repairing", spool.Repair)
+			bar := newProgress(cmd.ErrOrStderr(), "repairing", "bytes")
+			defer bar.end()
+			return target.workOn(cmd.Context(), args[0], func(dir string) error {
+				report, err := spool.Repair(cmd.Context(), dir, bar.set)
+				bar.end()
+				if err == nil {
+					printReport(cmd.OutOrStdout(), reportOf(report))
+				}
 				return err
+			}, func(*admin.Client) error {
+				return withHints(errors.New("the relay is running, and only a stopped one's spool can be repaired"),
+					"there is no hurry: a relay delivers what is whole, and sets aside what is not, as it comes to it")
 			})
 		},
 	}
@@ -49,21 +72,17 @@ func newSpoolRepair() *cobra.Command {
 	return cmd
 }
 
-// examine runs a check of the whole spool with its progress shown, and prints what it found.
-func examine(cmd *cobra.Command, dir, doing string, check func(context.Context, string, func(done, total int64)) (spool.Report, error)) (spool.Report, error) {
-	bar := newProgress(cmd.ErrOrStderr(), doing, "bytes")
-	report, err := check(cmd.Context(), dir, bar.set)
-	bar.end()
-	if err != nil {
-		return report, err
-	}
-	printReport(cmd.OutOrStdout(), report)
-	return report, nil
-}
-
-func printReport(out io.Writer, r spool.Report) {
+func printReport(out io.Writer, r admin.Report) {
 	for _, d := range r.Damage {
 		fmt.Fprintln(out, d)
 	}
-	fmt.Fprintf(out, "%s in %s, damage: %s\n", count(r.Stats.Records, "message"), count(r.Stats.Segments, "segment"), damageOf(r))
+	fmt.Fprintf(out, "%s in %s, damage: %s\n", count(r.Messages, "message"), count(r.Segments, "segment"), damageIn(r))
+}
+
+// damageIn says in a word what a report has found.
+func damageIn(r admin.Report) string {
+	if len(r.Damage) == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%s, %s lost", count(len(r.Damage), "place"), count(r.Lost, "message"))
 }
