@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -30,7 +29,7 @@ type HTTP struct {
 	classes  statusClasses
 	mask     mask
 	bodies   *bodies
-	scratch  sync.Pool // of *scratch
+	scratch  chan *scratch // those that no lane uses now
 }
 
 // A piece is one message made ready to be sent.
@@ -44,8 +43,9 @@ type piece struct {
 
 // scratch is what one Deliver needs, and the next can use again.
 type scratch struct {
-	pieces []piece
-	buf    []byte
+	pieces   []piece
+	buf      []byte
+	deadline deadline
 }
 
 // NewHTTP makes an HTTP sink. lanes is how many requests will be under way at once: as many connections are kept.
@@ -64,6 +64,7 @@ func NewHTTP(cfg *config.HTTPSink, lanes int) (*HTTP, error) {
 		classes:  newStatusClasses(cfg.Status),
 		headers:  configuredHeaders(cfg),
 		mask:     newMask(cfg),
+		scratch:  make(chan *scratch, lanes),
 	}
 	if h.bodies, err = newBodies(cfg.Compression); err != nil {
 		return nil, fmt.Errorf("http sink %s: %w", target.origin, err)
@@ -103,15 +104,12 @@ func (h *HTTP) batchSize() int64 {
 
 // Deliver implements relay.Sink. A batch becomes one request, or several in its order if it is for several URLs.
 func (h *HTTP) Deliver(ctx context.Context, batch []*relay.Message, out []relay.Outcome) error {
-	s, _ := h.scratch.Get().(*scratch)
-	if s == nil {
-		s = new(scratch)
-	}
+	s := h.getScratch()
 	defer h.putScratch(s)
 	h.prepare(s, batch, out)
 	for rest := s.pieces; len(rest) > 0; {
 		n := h.runLength(rest)
-		if err := h.deliverRun(ctx, rest[:n], out); err != nil {
+		if err := h.deliverRun(ctx, &s.deadline, rest[:n], out); err != nil {
 			return fmt.Errorf("%s: %w", h.endpoint, err)
 		}
 		rest = rest[n:]
@@ -119,13 +117,26 @@ func (h *HTTP) Deliver(ctx context.Context, batch []*relay.Message, out []relay.
 	return nil
 }
 
+func (h *HTTP) getScratch() *scratch {
+	select {
+	case s := <-h.scratch:
+		return s
+	default:
+		return new(scratch)
+	}
+}
+
 func (h *HTTP) putScratch(s *scratch) {
 	if cap(s.buf) > keptBuffer {
-		return
+		s.buf = nil
 	}
 	clear(s.pieces) // they refer to messages
 	s.pieces, s.buf = s.pieces[:0], s.buf[:0]
-	h.scratch.Put(s)
+	select {
+	case h.scratch <- s:
+	default:
+		s.deadline.end()
+	}
 }
 
 // prepare makes the pieces of a batch. What cannot be sent, whatever the endpoint says, is refused here, alone.
@@ -169,8 +180,8 @@ func (h *HTTP) runLength(pieces []piece) int {
 
 // deliverRun sends pieces in one request. If that is refused, one of them is to blame, or the size of them all: each half is sent by itself,
 // in order, down to the piece that is refused alone. An error says that the endpoint failed; what has no outcome then has to be sent again.
-func (h *HTTP) deliverRun(ctx context.Context, run []piece, out []relay.Outcome) error {
-	refusal, err := h.send(ctx, run)
+func (h *HTTP) deliverRun(ctx context.Context, d *deadline, run []piece, out []relay.Outcome) error {
+	refusal, err := h.send(ctx, d, run)
 	switch {
 	case err != nil:
 		return err
@@ -184,16 +195,16 @@ func (h *HTTP) deliverRun(ctx context.Context, run []piece, out []relay.Outcome)
 		return nil
 	}
 	half := len(run) / 2
-	if err := h.deliverRun(ctx, run[:half], out); err != nil {
+	if err := h.deliverRun(ctx, d, run[:half], out); err != nil {
 		return err
 	}
-	return h.deliverRun(ctx, run[half:], out)
+	return h.deliverRun(ctx, d, run[half:], out)
 }
 
 // send makes one request. No refusal and no error mean that it was delivered.
-func (h *HTTP) send(ctx context.Context, run []piece) (refusal *StatusError, err error) {
-	ctx, cancel := context.WithTimeout(ctx, h.timeout)
-	defer cancel()
+func (h *HTTP) send(ctx context.Context, d *deadline, run []piece) (refusal *StatusError, err error) {
+	ctx = d.begin(ctx, h.timeout)
+	defer d.rest()
 	res, token, err := h.exchange(ctx, run)
 	if err != nil {
 		return nil, err
@@ -213,7 +224,7 @@ func (h *HTTP) exchange(ctx context.Context, run []piece) (*http.Response, *oaut
 	if token != nil {
 		header["Authorization"] = []string{token.Type() + " " + token.AccessToken}
 	}
-	body, err := h.bodies.build(h.format, run, header)
+	body, err := h.bodies.build(&h.format, run, header)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -231,7 +242,7 @@ func (h *HTTP) exchange(ctx context.Context, run []piece) (*http.Response, *oaut
 
 // do sends a request to the URL, or to that of all messages.
 func (h *HTTP) do(ctx context.Context, to string, header http.Header, b *body) (*http.Response, error) {
-	req := &retryablehttp.Request{Request: h.base.WithContext(ctx)}
+	req := h.base.WithContext(ctx)
 	req.Header = header
 	if to != "" {
 		u, err := url.Parse(to)
@@ -240,10 +251,8 @@ func (h *HTTP) do(ctx context.Context, to string, header http.Header, b *body) (
 		}
 		req.URL = u
 	}
-	if err := req.SetBody(b.content()); err != nil {
-		return nil, err
-	}
-	return h.client.Do(req)
+	b.attach(req)
+	return h.client.Do(&retryablehttp.Request{Request: req})
 }
 
 // withoutURL takes the URL off an error of net/http: it may hold a token in its query.

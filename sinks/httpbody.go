@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/hashicorp/go-retryablehttp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
@@ -24,20 +23,21 @@ type body struct {
 	refs atomic.Int32 // its maker, and the readers that are open
 }
 
-// content returns the body in the form that go-retryablehttp and net/http do best with: from a message's own bytes headers and body
-// go out in one write; of an empty body net/http would try to read, to find out whether it is.
-func (b *body) content() any {
-	switch {
-	case len(b.data) == 0:
-		return nil
-	case b.pool == nil:
-		return b.data
+// attach makes b the body of a request. Of an empty body net/http would try to read, to find out whether it is.
+func (b *body) attach(req *http.Request) {
+	if len(b.data) > 0 {
+		req.ContentLength = int64(len(b.data))
+		req.GetBody = b.open // to send it again, when a connection that was idle turns out to be dead
+		req.Body, _ = b.open()
 	}
-	return retryablehttp.ReaderFunc(b.open)
 }
 
-// open returns a reader of the whole body (a retryablehttp.ReaderFunc).
-func (b *body) open() (io.Reader, error) {
+// open returns a reader of the whole body. What is in memory for good is given to net/http in the form in which it sends headers and
+// body in one write.
+func (b *body) open() (io.ReadCloser, error) {
+	if b.pool == nil {
+		return io.NopCloser(bytes.NewReader(b.data)), nil
+	}
 	b.refs.Add(1)
 	return &bodyReader{of: b}, nil
 }
@@ -55,9 +55,6 @@ type bodyReader struct {
 	of  *body // nil: closed
 	off int
 }
-
-// Len tells go-retryablehttp the Content-Length.
-func (r *bodyReader) Len() int { return len(r.of.data) - r.off }
 
 // Read implements io.Reader.
 func (r *bodyReader) Read(p []byte) (int, error) {
@@ -117,7 +114,7 @@ func newBodies(compression string) (*bodies, error) {
 
 // build returns the body of a request for the run, compressed, and notes in the header how. The caller releases it.
 // What is said to be encoded already, by its own header, is sent as it is.
-func (b *bodies) build(f format, run []piece, header http.Header) (*body, error) {
+func (b *bodies) build(f *format, run []piece, header http.Header) (*body, error) {
 	compress := b.encoding != "" && header["Content-Encoding"] == nil
 	if f.isPlain() && !compress {
 		own := &body{data: run[0].data}

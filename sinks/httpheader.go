@@ -24,7 +24,7 @@ var hopByHop = map[string]bool{
 // messageHeader returns the headers of a request for m alone: the message's own and the relay's.
 // An error says that m has a header that HTTP cannot carry.
 func messageHeader(m *relay.Message) (http.Header, error) {
-	h := make(http.Header, len(m.Header)+10)
+	h := make(http.Header, len(m.Header)+7) // a map of up to 8 is one allocation
 	for k, values := range m.Header {
 		if err := checkHeader(k, values); err != nil {
 			return nil, err
@@ -40,8 +40,9 @@ func messageHeader(m *relay.Message) (http.Header, error) {
 	if !validValue(m.Subject) {
 		return nil, fmt.Errorf("subject %q cannot be a header's value", m.Subject)
 	}
-	h["Nats-Subject"] = []string{m.Subject}
-	h["Nats-Timestamp"] = []string{m.Time.UTC().Format(time.RFC3339Nano)}
+	own := [...]string{m.Subject, m.Time.UTC().Format(time.RFC3339Nano)}
+	h["Nats-Subject"] = own[0:1:1]
+	h["Nats-Timestamp"] = own[1:2:2]
 	return h, nil
 }
 

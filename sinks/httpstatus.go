@@ -113,6 +113,9 @@ func (h *HTTP) excerpt(body io.Reader, secret string) string {
 
 // drain reads a body to its end or to a bound. The status has been received, so the outcome is known; a body that breaks off changes nothing.
 func drain(body io.Reader) {
+	if body == http.NoBody {
+		return
+	}
 	io.Copy(io.Discard, io.LimitReader(body, maxResponseBody)) //nolint:errcheck
 }
 
