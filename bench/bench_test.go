@@ -66,28 +66,18 @@ type contender struct {
 // A receiver counts what arrives, and says where it listens.
 type receiver func(b *testing.B, count *atomic.Int64) (address string)
 
-// compare lets the contenders move n messages each, in turn, b.N times over, and reports the throughput and the
-// processor time of each, and both in proportion to the first.
+// compare lets the contenders move n messages each, in turn, b.N times over.
 func compare(b *testing.B, size, n int, receive receiver, contenders []contender) {
-	seconds := make([]float64, len(contenders))
-	cpu := make([]float64, len(contenders))
-	for range b.N {
+	names := make([]string, len(contenders))
+	rounds := make([][]cost, b.N)
+	for r := range rounds {
 		for i, c := range contenders {
 			took, used := measure(b, size, n, receive, c.start)
-			seconds[i] += took.Seconds()
-			cpu[i] += used.Seconds()
+			names[i] = c.name
+			rounds[r] = append(rounds[r], cost{seconds: took.Seconds(), cpu: used.Seconds()})
 		}
 	}
-	total := float64(n * b.N)
-	for i, c := range contenders {
-		b.ReportMetric(total/seconds[i], c.name+":msg/s")
-		b.ReportMetric(cpu[i]/total*1e6, c.name+":cpu-s/M")
-		if i > 0 {
-			b.ReportMetric(seconds[0]/seconds[i], c.name+":throughput-ratio")
-			b.ReportMetric(cpu[i]/cpu[0], c.name+":cpu-ratio")
-		}
-	}
-	b.ReportMetric(0, "ns/op") // says nothing here
+	report(b, names, rounds, n)
 }
 
 // measure returns how long n messages took from the first published to the last received, and the processor time

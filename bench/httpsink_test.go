@@ -60,39 +60,21 @@ type deliveryContender struct {
 	deliver deliverer
 }
 
-// A cost is what some deliveries took.
-type cost struct {
-	seconds, cpu float64
-	allocs       uint64
-}
-
-func (c *cost) add(d cost) {
-	c.seconds, c.cpu, c.allocs = c.seconds+d.seconds, c.cpu+d.cpu, c.allocs+d.allocs
-}
-
-// compareDeliveries lets the contenders send, in turn, rounds batches each, b.N times over. The first one is the measure of the others.
-func compareDeliveries(b *testing.B, contenders []deliveryContender, batches [][]*relay.Message, rounds int) {
-	costs := make([]cost, len(contenders))
-	for _, c := range contenders {
-		deliverAll(b, c.deliver, batches, rounds/10) // opens the connections
+// compareDeliveries lets the contenders send, in turn, n batches each, b.N times over.
+func compareDeliveries(b *testing.B, contenders []deliveryContender, batches [][]*relay.Message, n int) {
+	names := make([]string, len(contenders))
+	for i, c := range contenders {
+		names[i] = c.name
+		deliverAll(b, c.deliver, batches, n/10) // opens the connections
 	}
 	b.ResetTimer()
-	for range b.N {
-		for i, c := range contenders {
-			costs[i].add(deliverAll(b, c.deliver, batches, rounds))
+	rounds := make([][]cost, b.N)
+	for r := range rounds {
+		for _, c := range contenders {
+			rounds[r] = append(rounds[r], deliverAll(b, c.deliver, batches, n))
 		}
 	}
-	messages := float64(b.N * rounds * len(batches[0]))
-	for i, c := range contenders {
-		b.ReportMetric(messages/costs[i].seconds, c.name+":msg/s")
-		b.ReportMetric(costs[i].cpu/messages*1e6, c.name+":cpu-s/M")
-		b.ReportMetric(float64(costs[i].allocs)/messages, c.name+":allocs/msg")
-		if i > 0 {
-			b.ReportMetric(costs[0].seconds/costs[i].seconds, c.name+":throughput-ratio")
-			b.ReportMetric(costs[i].cpu/costs[0].cpu, c.name+":cpu-ratio")
-		}
-	}
-	b.ReportMetric(0, "ns/op") // says nothing here
+	report(b, names, rounds, n*len(batches[0]))
 }
 
 // deliverAll sends batches from as many lanes as there are batches, until rounds are sent.
