@@ -67,32 +67,3 @@ func (d *dialer) takeErr() error {
 	}
 	return nil
 }
-
-// A socket ends with its first failed write. nats.go drops what it could not write, and goes on
-// with the connection if not one byte of it went out (a write that timed out against a full send
-// buffer): later PINGs are then answered as if nothing had happened, and messages that were never
-// sent would count as confirmed.
-type socket struct {
-	net.Conn
-	unbind func() bool
-	once   sync.Once
-	closed chan struct{} // closed with it
-}
-
-func newSocket(conn net.Conn, unbind func() bool) *socket {
-	return &socket{Conn: conn, unbind: unbind, closed: make(chan struct{})}
-}
-
-func (s *socket) Write(p []byte) (int, error) {
-	n, err := s.Conn.Write(p)
-	if err != nil {
-		_ = s.Close() // err says why
-	}
-	return n, err
-}
-
-func (s *socket) Close() error {
-	s.unbind()
-	s.once.Do(func() { close(s.closed) })
-	return s.Conn.Close()
-}

@@ -39,7 +39,7 @@ func kindOf(err error, fallback Kind) Kind {
 		return KindPermission
 	case errors.Is(err, nats.ErrSlowConsumer):
 		return KindSlowConsumer
-	case errors.Is(err, nats.ErrMaxConnectionsExceeded), errors.Is(err, nats.ErrMaxAccountConnectionsExceeded),
+	case errors.Is(err, nats.ErrMaxConnectionsExceeded), isTooMany(err), errors.Is(err, nats.ErrMaxAccountConnectionsExceeded),
 		errors.Is(err, nats.ErrMaxSubscriptionsExceeded):
 		return KindLimit
 	}
@@ -50,6 +50,11 @@ func isAuth(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
 		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired) ||
 		errors.Is(err, errCreds)
+}
+
+// isTooMany knows the server's own words, which nats.go (1.55) does not take for its ErrMaxConnectionsExceeded at a login.
+func isTooMany(err error) bool {
+	return err != nil && strings.HasSuffix(strings.ToLower(err.Error()), nats.MAX_CONNECTIONS_ERR)
 }
 
 // A PermissionError is the server's word, given later and out of band, that a publish or

@@ -96,6 +96,7 @@ func TestKindOf(t *testing.T) {
 		{&PermissionError{Err: nats.ErrPermissionViolation}, KindPermission},
 		{nats.ErrSlowConsumer, KindSlowConsumer},
 		{nats.ErrMaxSubscriptionsExceeded, KindLimit},
+		{errors.New("nats: Maximum Connections Exceeded"), KindLimit},
 		{errors.New("anything"), KindConnect},
 	} {
 		if got := kindOf(c.err, KindConnect); got != c.want {

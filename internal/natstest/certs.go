@@ -43,6 +43,19 @@ func (ca *CA) Issue(name string) (cert, key string) {
 	ca.t.Helper()
 	tmpl := template(name)
 	tmpl.DNSNames, tmpl.IPAddresses = []string{"localhost", name}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	return ca.issue(name, tmpl)
+}
+
+// IssueFor is Issue for hosts of these names only.
+func (ca *CA) IssueFor(name string, hosts ...string) (cert, key string) {
+	ca.t.Helper()
+	tmpl := template(name)
+	tmpl.DNSNames = hosts
+	return ca.issue(name, tmpl)
+}
+
+func (ca *CA) issue(name string, tmpl *x509.Certificate) (cert, key string) {
+	ca.t.Helper()
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	k := newKey(ca.t)
 	cert, key = filepath.Join(ca.dir, name+".pem"), filepath.Join(ca.dir, name+".key")

@@ -1,0 +1,71 @@
+package natsconn
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// A socket ends with its first failed write. nats.go drops what it could not write, and goes on
+// with the connection if not one byte of it went out (a write that timed out against a full send
+// buffer): later PINGs are then answered as if nothing had happened, and messages that were never
+// sent would count as confirmed.
+type socket struct {
+	net.Conn
+	unbind func() bool
+	once   sync.Once
+	closed chan struct{} // closed with it
+
+	// Until our first write has gone out, while nats.go reads and writes from one goroutine.
+	spoken   bool
+	greeting []byte // what the server has said
+}
+
+func newSocket(conn net.Conn, unbind func() bool) *socket {
+	return &socket{Conn: conn, unbind: unbind, closed: make(chan struct{})}
+}
+
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if !s.spoken {
+		s.greeting = append(s.greeting, p[:n]...)
+	}
+	return n, err
+}
+
+func (s *socket) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	if err != nil {
+		err = s.why(err)
+		_ = s.Close()
+		return n, err
+	}
+	if !s.spoken {
+		s.spoken, s.greeting = true, nil
+	}
+	return n, nil
+}
+
+func (s *socket) Close() error {
+	s.unbind()
+	s.once.Do(func() { close(s.closed) })
+	return s.Conn.Close()
+}
+
+// why returns what made a write fail. A server that has no room for another connection says so right behind its INFO, and hangs
+// up: nats.go, about to log in, would report a broken pipe.
+func (s *socket) why(err error) error {
+	if s.spoken {
+		return err
+	}
+	_ = s.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // it is here already, or will never be
+	_, _ = s.Read(make([]byte, 1024))
+	_, said, _ := bytes.Cut(s.greeting, []byte("\r\n-ERR '"))
+	text, _, ok := bytes.Cut(said, []byte("'"))
+	if !ok {
+		return err
+	}
+	return errors.New("nats: " + string(text))
+}
