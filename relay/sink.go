@@ -72,3 +72,11 @@ func (f *Fault) Error() string {
 }
 
 func (f *Fault) Unwrap() error { return f.Err }
+
+// plain returns the error without the advice that comes with it.
+func plain(err error) error {
+	if f, ok := err.(*Fault); ok {
+		return f.Err
+	}
+	return err
+}
