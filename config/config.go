@@ -78,8 +78,9 @@ type Route struct {
 
 // Source is a [route.NAME.source] table. Exactly one of the pointers is set, as Type says.
 type Source struct {
-	Type string // core
-	Core *CoreSource
+	Type      string // core | jetstream
+	Core      *CoreSource
+	JetStream *JetStreamSource
 }
 
 // CoreSource is a source of type core.
@@ -180,4 +181,11 @@ type HTTPTLS struct {
 // HTTPStatus is the status table of an http sink: response statuses whose meaning differs from the usual.
 type HTTPStatus struct {
 	Retry, Poison, Blocked []int
+}
+
+// NATSSink is a sink of type nats.
+type NATSSink struct {
+	NATS   string // key of Config.NATS
+	Mode   string // core
+	Dedupe bool   // send Nats-Msg-Id
 }

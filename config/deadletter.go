@@ -44,11 +44,11 @@ func badPublishSubject(s string) string {
 
 // checkDeadLetterLoop refuses dead letters that would come back as messages of their route.
 func checkDeadLetterLoop(b *binder, route value, c *Route) {
-	core, dead := c.Source.Core, c.DeadLetter
-	if core == nil || dead.To != "nats" || dead.NATS != core.NATS {
+	dead := c.DeadLetter
+	if dead.To != "nats" || dead.NATS != c.Source.connection() {
 		return
 	}
-	for _, s := range core.Subjects {
+	for _, s := range c.Source.filter() {
 		if overlap(s, dead.Subject) {
 			table, _ := route.get("dead_letter")
 			at, _ := table.get("subject")

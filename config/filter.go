@@ -134,10 +134,10 @@ func checkTransform(b *binder, route value, c *Route) {
 			}
 		}
 	}
-	if c.Transform.Subject == "" || c.Source.Core == nil || len(c.Source.Core.Subjects) == 0 {
+	if c.Transform.Subject == "" || len(c.Source.Patterns()) == 0 {
 		return
 	}
-	if _, err := submap.New(c.Source.Core.Subjects, c.Transform.Subject); err != nil {
+	if _, err := submap.New(c.Source.Patterns(), c.Transform.Subject); err != nil {
 		at, _ := transform.get("subject")
 		b.problem(at, "%s", unlessExpanded(at, err, "is not a mapping of the subjects of the source"))
 	}
@@ -160,10 +160,10 @@ func checkReply(b *binder, route value, c *Route) {
 
 // checkLoop refuses a route that would receive its own messages. Longer loops are caught by Natsrelay-Via, at the cost of a hop each.
 func checkLoop(b *binder, route value, c *Route) {
-	if c.Source.Core == nil || c.Sink.NATS == nil {
+	if c.Sink.NATS == nil {
 		return
 	}
-	from, to := c.Source.Core.NATS, c.Sink.NATS.NATS
+	from, to := c.Source.connection(), c.Sink.NATS.NATS
 	if to == "" || to != from {
 		return
 	}
@@ -173,7 +173,7 @@ func checkLoop(b *binder, route value, c *Route) {
 		b.problem(at, "is also the source, and the subjects stay the same: each message would come back at once")
 		return
 	}
-	for i, subject := range c.Source.Core.Subjects {
+	for i, subject := range c.Source.filter() {
 		if overlap(submap.Pattern(c.Transform.Subject), subject) {
 			transform, _ := route.get("transform")
 			at, _ := transform.get("subject")

@@ -18,32 +18,34 @@ func routeTable(c *Route) table {
 			sub("dead_letter", deadLetterTable(&c.DeadLetter)),
 		},
 		finish: func(b *binder, v value) {
+			finishJetStream(b, v, c)
 			checkReply(b, v, c)
 			checkTransform(b, v, c)
 			checkLoop(b, v, c)
 			checkDeadLetterLoop(b, v, c)
-			checkExactlyOnce(b, v, c)
 		},
 	}
 }
 
 func sourceTable(c *Source) table {
-	core := new(CoreSource)
+	core, js := new(CoreSource), new(JetStreamSource)
+	var nats string
 	return table{
 		plural: "sources",
 		keys: slices.Concat([]key{
-			req("type", &c.Type, oneOf("core", "jetstream")),
-			req("nats", &core.NATS, connection),
+			req("type", &c.Type, oneOf("core jetstream")),
+			req("nats", &nats, connection),
 		}, only("core",
 			req("subjects", &core.Subjects, subjects),
 			opt("queue", &core.Queue, "natsrelay", queueGroup),
 			opt("reply", &core.Reply, false, boolean),
-		), only("jetstream", later("subjects", "stream", "durable", "consumer", "deliver", "ack", "ack_policy", "ack_wait",
-			"max_ack_pending", "pull_bytes", "standby")...,
-		)),
+		), only("jetstream", jetStreamKeys(js)...)),
 		finish: func(b *binder, v value) {
-			if c.Type == "core" {
-				c.Core = core
+			switch c.Type {
+			case "core":
+				core.NATS, c.Core = nats, core
+			case "jetstream":
+				js.NATS, c.JetStream = nats, js
 			}
 		},
 	}
@@ -82,13 +84,17 @@ func deliveryTable(c *Delivery) table {
 }
 
 func sinkTable(c *Sink) table {
-	http, nats, js := new(HTTPSink), new(NATSSink), new(JetStreamSink)
+	http, nats := new(HTTPSink), new(NATSSink)
 	return table{
 		plural: "sinks",
 		keys: slices.Concat([]key{
 			req("type", &c.Type, oneOf("http nats")),
 		}, only("http", httpKeys(http)...,
-		), only("nats", natsSinkKeys(nats, js)...,
+		), only("nats",
+			req("nats", &nats.NATS, connection),
+			req("mode", &nats.Mode, oneOf("core", "jetstream")).or(`mode is required: "core" ("jetstream" is not supported by this version)`),
+			opt("dedupe", &nats.Dedupe, true, boolean),
+		), only("nats", later("stream", "create_stream", "batch_publish", "exactly_once")...,
 		)),
 		finish: func(b *binder, v value) {
 			switch c.Type {
@@ -97,7 +103,6 @@ func sinkTable(c *Sink) table {
 				finishHTTP(b, v, http)
 			case "nats":
 				c.NATS = nats
-				finishNATSSink(b, v, nats, js)
 			}
 		},
 	}

@@ -27,6 +27,9 @@ func (r *Route) connections() []string {
 	if r.Source.Core != nil {
 		names[r.Source.Core.NATS] = true
 	}
+	if r.Source.JetStream != nil {
+		names[r.Source.JetStream.NATS] = true
+	}
 	if r.Sink.NATS != nil {
 		names[r.Sink.NATS.NATS] = true
 	}

@@ -58,14 +58,16 @@ func TestHTTPRequest(t *testing.T) {
 	defer srv.Close()
 	cfg := httpConfig(srv.URL + "/v1/in?k=v")
 	cfg.Headers = map[string]config.Secret{"Authorization": "Bearer s3cr3t"}
-	out, err := deliverOne(t, newHTTP(t, cfg), message())
+	m := message()
+	m.Stream, m.Sequence = "ORDERS", 12345
+	out, err := deliverOne(t, newHTTP(t, cfg), m)
 	if err != nil || out.Status != relay.Delivered {
 		t.Fatalf("outcome %v, error %v", out, err)
 	}
 	got.Header.Del("Accept-Encoding")
 	want := http.Header{
 		"Authorization": {"Bearer s3cr3t"}, "Content-Length": {"7"}, "Content-Type": {"application/octet-stream"}, "Idempotency-Key": {"id-1"},
-		"Nats-Subject": {"orders.eu.1"}, "Nats-Timestamp": {"2026-11-01T12:00:00.000005Z"}, "Natsrelay-Via": {"a/b", "c/d"},
+		"Nats-Subject": {"orders.eu.1"}, "Nats-Stream": {"ORDERS"}, "Nats-Sequence": {"12345"}, "Nats-Timestamp": {"2026-11-01T12:00:00.000005Z"}, "Natsrelay-Via": {"a/b", "c/d"},
 		"Traceparent": {"00-aa-bb-01"}, "User-Agent": {"natsrelay"}, "X-Mixed": {"1", "2"},
 	}
 	if diff := cmp.Diff(want, got.Header); diff != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,10 @@ func messageHeader(m *relay.Message) (http.Header, error) {
 	own := [...]string{m.Subject, m.Time.UTC().Format(time.RFC3339Nano)}
 	h["Nats-Subject"] = own[0:1:1]
 	h["Nats-Timestamp"] = own[1:2:2]
+	if m.Stream != "" {
+		h["Nats-Stream"] = []string{m.Stream}
+		h["Nats-Sequence"] = []string{strconv.FormatUint(m.Sequence, 10)}
+	}
 	return h, nil
 }
 

@@ -1,8 +1,6 @@
 package stages
 
 import (
-	"errors"
-
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/submap"
 	"github.com/natsrelay/natsrelay/relay"
@@ -25,11 +23,8 @@ func newTransform(r *config.Route) (*transform, error) {
 		t.set[key] = []string{value.Reveal()}
 	}
 	if c.Subject != "" {
-		if r.Source.Core == nil {
-			return nil, errors.New("this source has no subjects to map")
-		}
 		var err error
-		if t.mapping, err = submap.New(r.Source.Core.Subjects, c.Subject); err != nil {
+		if t.mapping, err = submap.New(r.Source.Patterns(), c.Subject); err != nil {
 			return nil, err
 		}
 	}

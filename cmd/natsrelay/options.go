@@ -26,7 +26,9 @@ func bufferOptions(r *config.Route) relay.BufferOptions {
 			"drop_oldest": relay.DropOldest,
 			"drop_newest": relay.DropNewest,
 		}[b.WhenFull],
-		MaxAge:      b.MaxAge,
+		MaxAge:       b.MaxAge,
+		SettleStored: r.Source.JetStream != nil && r.Source.JetStream.Ack == "stored",
+
 		KeepExpired: r.DeadLetter.Given && r.DeadLetter.To != "drop",
 		Sync: map[string]spool.SyncMode{
 			"each":     spool.SyncEach,

@@ -84,6 +84,12 @@ func (w *wiring) source(r *config.Route) (relay.Source, error) {
 			return nil, err
 		}
 		return sources.NewCore(conn, r.Source.Core, w.routeLog(r)), nil
+	case r.Source.JetStream != nil:
+		conn, err := w.connect(r, r.Source.JetStream.NATS, "source")
+		if err != nil {
+			return nil, err
+		}
+		return sources.NewJetStream(conn, r.Source.JetStream, sourceDir(w.cfg.StateDir, r.Name), r.Delivery.Ordering != "none", w.routeLog(r))
 	}
 	return nil, fmt.Errorf("no source of type %q", r.Source.Type)
 }
@@ -97,21 +103,9 @@ func (w *wiring) sink(r *config.Route) (relay.Sink, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.Sink.NATS.JetStream != nil {
-			return sinks.NewJetStream(conn, r.Sink.NATS, w.jetStreamOptions(r)), nil
-		}
 		return sinks.NewNATS(conn, r.Sink.NATS), nil
 	}
 	return nil, fmt.Errorf("no sink of type %q", r.Sink.Type)
-}
-
-func (w *wiring) jetStreamOptions(r *config.Route) sinks.JetStreamOptions {
-	return sinks.JetStreamOptions{
-		Ordering: deliveryOptions(r.Delivery).Ordering,
-		RetryMax: r.Delivery.Retry.Max,
-		Via:      w.cfg.Instance + "/" + r.Name,
-		Log:      w.routeLog(r),
-	}
 }
 
 // deadLetters returns where the route's dead letters go, nil if nobody keeps them.
@@ -147,6 +141,9 @@ func (w *wiring) routeLog(r *config.Route) zerolog.Logger {
 // spoolDir is the folder of a route's spool. Routes have a folder of their own below state_dir: their names are the user's,
 // and one of them may be "lock".
 func spoolDir(stateDir, route string) string { return filepath.Join(stateDir, "spool", route) }
+
+// sourceDir is the folder of what a route's source must remember.
+func sourceDir(stateDir, route string) string { return filepath.Join(stateDir, "source", route) }
 
 // deadDir is the folder of a route's dead letters.
 func deadDir(stateDir, route string) string { return filepath.Join(stateDir, "dead", route) }

@@ -1,0 +1,463 @@
+package sources
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+// Cuts at any instant cost neither a message nor the order, and nothing reaches the route twice.
+func TestJetStreamThroughCuts(t *testing.T) {
+	for _, policy := range []string{"explicit", "all"} {
+		t.Run(policy, func(t *testing.T) {
+			srv, stream := startStream(t)
+			door, err := tcpproxy.Start(srv.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(door.Close)
+			cfg := jsConfig()
+			cfg.AckPolicy = policy
+			h := startJS(t, cfg, "nats://"+door.Addr())
+			stop := make(chan struct{})
+			cut := make(chan struct{})
+			go func() {
+				defer close(cut)
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(15 * time.Millisecond):
+						door.Cut()
+					}
+				}
+			}()
+			stream.publish(3000)
+			close(stop)
+			<-cut
+			h.await(1, 3000)
+			stream.awaitAcked()
+			t.Logf("%d deliveries for 3000 messages, %d repeats seen by the source", stream.info().Delivered.Consumer, h.src.ledger.repeats)
+		})
+	}
+}
+
+// The server is killed and comes back, and may have forgotten some acknowledgements: the route sees each message once, and in order.
+func TestJetStreamSurvivesServerKills(t *testing.T) {
+	srv, stream := startStream(t)
+	h := startJS(t, jsConfig(), srv.URL())
+	for range 3 {
+		stream.publish(200)
+		srv.Kill()
+		srv.Start()
+	}
+	stream.publish(200)
+	h.await(1, 800)
+	stream.awaitAcked()
+}
+
+func TestJetStreamConsumerDeletedWhileConnected(t *testing.T) {
+	srv, stream := startStream(t)
+	dir := t.TempDir()
+	h := prepareJS(t, jsConfig(), dir, srv.URL()).run()
+	stream.publish(100)
+	h.await(1, 100)
+	stream.awaitAcked()
+	natstest.Eventually(t, "the position is stored", func() bool {
+		data, err := os.ReadFile(filepath.Join(dir, markFile))
+		p, _ := parsePosition(data)
+		return err == nil && p.Next == 101
+	})
+	h.set(func() { h.hold = true })
+	stream.publish(20)
+	h.await(1, 120)
+	if err := stream.js.DeleteConsumer(stream.ctx(), "S", "d"); err != nil {
+		t.Fatal(err)
+	}
+	stream.publish(30)
+	h.await(1, 150)
+	h.set(func() { h.hold = false })
+	h.settle(relay.FateDone)
+	stream.awaitAcked()
+	if h.log.Count("there was no consumer, it is created", `"resumed":true`) != 1 {
+		t.Error("want one line that says so")
+	}
+	if start := stream.info().Config.OptStartSeq; start != 101 {
+		t.Errorf("resumed at %d", start)
+	}
+}
+
+// A consumer that vanishes while the relay is away is created again where the route was, by the position on the relay's disk.
+func TestJetStreamConsumerDeletedWhileAway(t *testing.T) {
+	srv, stream := startStream(t)
+	dir := t.TempDir()
+	h := prepareJS(t, jsConfig(), dir, srv.URL()).run()
+	stream.publish(100)
+	h.await(1, 100)
+	stream.awaitAcked()
+	h.stop()
+	if err := stream.js.DeleteConsumer(stream.ctx(), "S", "d"); err != nil {
+		t.Fatal(err)
+	}
+	stream.publish(50)
+	cfg := jsConfig()
+	cfg.Deliver.From = "new"
+	next := prepareJS(t, cfg, dir, srv.URL()).run()
+	next.await(101, 50)
+}
+
+// The consumer goes while the connection is down, so nobody tells the relay.
+func TestJetStreamConsumerDeletedDuringACut(t *testing.T) {
+	srv, stream := startStream(t)
+	door, err := tcpproxy.Start(srv.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(door.Close)
+	h := startJS(t, jsConfig(), "nats://"+door.Addr())
+	stream.publish(100)
+	h.await(1, 100)
+	stream.awaitAcked()
+	door.Refuse()
+	door.Cut()
+	if err := stream.js.DeleteConsumer(stream.ctx(), "S", "d"); err != nil {
+		t.Fatal(err)
+	}
+	stream.publish(50)
+	if err := door.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	h.await(1, 150)
+}
+
+// A stream that is created anew has other messages under the old sequences: the route begins as deliver says, and acknowledges none of
+// them with what it held of the old ones.
+func TestJetStreamStreamCreatedAnew(t *testing.T) {
+	srv, stream := startStream(t)
+	h := startJS(t, jsConfig(), srv.URL())
+	stream.publish(50)
+	h.await(1, 50)
+	h.set(func() { h.hold = true })
+	stream.publish(50)
+	h.await(1, 100)
+	if err := stream.js.DeleteStream(stream.ctx(), "S"); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "the trouble is told", func() bool {
+		err := h.src.Trouble()
+		fault, _ := errors.AsType[*relay.Fault](err)
+		return fault != nil && fault.Blocked && strings.Contains(err.Error(), "stream not found")
+	})
+	stream.create(1)
+	stream.next = 101
+	stream.publish(150)
+	h.await(1, 250)
+	h.settle(relay.FateDone)
+	stream.awaitAcked()
+	if h.log.Count("the stream was deleted and created anew") != 1 {
+		t.Error("want one line that says so")
+	}
+	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
+}
+
+// max_ack_pending is reached: the rest waits in the stream, and comes when there is room.
+func TestJetStreamMaxAckPending(t *testing.T) {
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.MaxAckPending = 10
+	h := prepareJS(t, cfg, t.TempDir(), srv.URL())
+	h.hold = true
+	h.run()
+	stream.publish(100)
+	h.await(1, 10)
+	time.Sleep(300 * time.Millisecond)
+	h.await(1, 10)
+	for h.count() < 100 {
+		h.settle(relay.FateDone)
+		time.Sleep(time.Millisecond)
+	}
+	h.await(1, 100)
+}
+
+// Messages larger than pull_bytes come all the same, one at a time.
+func TestJetStreamLargeMessages(t *testing.T) {
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.PullBytes = 64 << 10
+	h := startJS(t, cfg, srv.URL())
+	large := bytes.Repeat([]byte("x"), 100<<10)
+	for range 5 {
+		stream.publish(1)
+		stream.publishMsg(&nats.Msg{Subject: "s.large", Data: large})
+		stream.publishMsg(&nats.Msg{Subject: "s.large", Data: large[:40<<10]})
+	}
+	natstest.Eventually(t, "all arrive", func() bool { return h.count() == 15 })
+	stream.awaitAcked()
+	if n := stream.info().Delivered.Consumer; n != 15 {
+		t.Errorf("%d deliveries of 15 messages", n)
+	}
+}
+
+// Messages with an empty body and a header Status look like the server's own words on a pull. They are messages.
+func TestJetStreamTakesStatusHeadersForMessages(t *testing.T) {
+	srv, stream := startStream(t)
+	h := startJS(t, jsConfig(), srv.URL())
+	var want []string
+	for _, status := range []string{"100", "400", "404", "408", "409", "423", "503"} {
+		for _, description := range []string{"", "Consumer Deleted", "Message Size Exceeds MaxBytes"} {
+			header := nats.Header{"Status": {status}, "Nats-Pending-Messages": {"1000"}, "Nats-Pending-Bytes": {"1000000"}}
+			if description != "" {
+				header["Description"] = []string{description}
+			}
+			stream.publishMsg(&nats.Msg{Subject: "s.status", Header: header})
+			want = append(want, status+description)
+		}
+		stream.publish(1)
+		want = append(want, "")
+	}
+	natstest.Eventually(t, "all arrive", func() bool { return h.count() == len(want) })
+	var got []string
+	for _, m := range h.msgs {
+		got = append(got, m.Header.Get("Status")+m.Header.Get("Description"))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	stream.awaitAcked()
+	if n := h.log.Count("nothing can be received"); n != 0 {
+		t.Errorf("the pull was ended %d times", n)
+	}
+}
+
+// Two relays on one durable share its messages. When one dies, the other gets what that held.
+func TestJetStreamTwoShareADurable(t *testing.T) {
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.AckWait = 2 * time.Second
+	cfg.MaxAckPending = 100
+	one, two := startJS(t, cfg, srv.URL()), startJS(t, cfg, srv.URL())
+	natstest.Eventually(t, "both pull", func() bool { return stream.waiting() >= 2 })
+	stream.publish(500)
+	natstest.Eventually(t, "all arrive", func() bool { return one.count()+two.count() == 500 })
+	if one.count() == 0 || two.count() == 0 {
+		t.Errorf("not shared: %d and %d", one.count(), two.count())
+	}
+	one.set(func() { one.hold = true })
+	stream.publish(100)
+	natstest.Eventually(t, "all arrive", func() bool { return one.count()+two.count() == 600 })
+	one.mu.Lock()
+	held := slices.DeleteFunc(slices.Clone(one.msgs), func(m *relay.Message) bool { return m.Receipt == nil })
+	one.mu.Unlock()
+	one.kill()
+	natstest.Eventually(t, "the other one gets them", func() bool {
+		have := two.data()
+		return !slices.ContainsFunc(held, func(m *relay.Message) bool { return !slices.Contains(have, string(m.Data)) })
+	})
+	stream.awaitAcked()
+	if n := one.count() + two.count(); n != 600+len(held) {
+		t.Errorf("%d messages of 600 arrived besides %d that the dead one held", n-len(held), len(held))
+	}
+}
+
+func (s *streamer) waiting() int {
+	c, err := s.js.Consumer(s.ctx(), "S", "d")
+	if err != nil {
+		return 0
+	}
+	return c.CachedInfo().NumWaiting
+}
+
+// Of two relays in a standby group one is active. When it dies, the other one takes over, in order, and nothing is lost.
+func TestJetStreamStandby(t *testing.T) {
+	t.Parallel()
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.Standby = "g"
+	prepare := func() *jsHarness {
+		h := prepareJS(t, cfg, t.TempDir(), srv.URL())
+		h.src.times.pinned = 2 * time.Second
+		return h
+	}
+	one, two := prepare(), prepare()
+	one.run()
+	stream.publish(50)
+	one.await(1, 50)
+	two.run()
+	natstest.Eventually(t, "the other one waits", func() bool { return stream.waiting() >= 2 })
+	stream.publish(50)
+	one.await(1, 100)
+	stream.awaitAcked()
+
+	one.set(func() { one.hold = true })
+	stream.publish(50)
+	one.await(1, 150)
+	time.Sleep(3 * time.Second) // longer than the pin lasts: the active one stays it although it asks for nothing
+	one.set(func() { one.full = true })
+	stream.publish(10)
+	if two.count() != 0 {
+		t.Errorf("both are active: the other one has %d", two.count())
+	}
+	one.kill()
+	stream.publish(40)
+	two.await(101, 100)
+	stream.awaitAcked()
+	if _, ok := two.msgs[0].Header[headerPin]; ok {
+		t.Error("the pin is passed on")
+	}
+
+	// On a stop it leaves at once.
+	three := prepare()
+	three.src.times.pinned = 2 * time.Second
+	three.run()
+	natstest.Eventually(t, "a third one waits", func() bool { return stream.waiting() >= 2 })
+	two.stop()
+	stream.publish(20)
+	three.await(201, 20)
+}
+
+func TestJetStreamOnACluster(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	stream := newStreamer(t, c.Client(), 3)
+	h := startJS(t, jsConfig(), c.URLs()...)
+	stream.publish(100)
+	h.await(1, 100)
+	c.StepDownConsumer("S", "d")
+	stream.publish(100)
+	h.await(1, 200)
+	c.StepDown("S")
+	stream.publish(100)
+	h.await(1, 300)
+
+	h.set(func() { h.hold = true })
+	stream.publish(50)
+	h.await(1, 350)
+	c.Nodes[0].Kill() // no quorum
+	c.Nodes[1].Kill()
+	time.Sleep(2 * time.Second)
+	c.Nodes[0].Start()
+	c.Nodes[1].Start()
+	h.set(func() { h.hold = false })
+	h.settle(relay.FateDone)
+	stream.publish(100)
+	h.await(1, 450)
+	stream.awaitAcked()
+
+	c.ConsumerLeader("S", "d").Kill()
+	stream.publish(50)
+	h.await(1, 500)
+}
+
+// What cannot work is said, once, with what to change; and it works as soon as that is mended.
+func TestJetStreamTellsWhatIsWrong(t *testing.T) {
+	for name, tc := range map[string]struct {
+		consumer jetstream.ConsumerConfig
+		bind     bool
+		want     []string
+	}{
+		"none":    {bind: true, want: []string{`there is no consumer d in stream S: create it, or set consumer = "ensure"`}},
+		"policy":  {consumer: jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy}, want: []string{"its ack_policy is none"}},
+		"all":     {consumer: jetstream.ConsumerConfig{AckPolicy: jetstream.AckAllPolicy}, want: []string{`its ack_policy is "all": set source.ack_policy to that`}},
+		"deliver": {bind: true, consumer: jetstream.ConsumerConfig{MaxDeliver: 5, HeadersOnly: true}, want: []string{"its max_deliver is 5", "set it to -1", "unset headers_only"}},
+		"filter":  {bind: true, consumer: jetstream.ConsumerConfig{FilterSubject: "s.1"}, want: []string{`its filter is ["s.1"]`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv, stream := startStream(t)
+			cfg := jsConfig()
+			if tc.bind {
+				cfg.Consumer = "bind"
+			}
+			if name == "filter" {
+				cfg.Subjects = []string{"s.2"}
+			}
+			if name != "none" {
+				tc.consumer.Durable = "d"
+				if _, err := stream.js.CreateConsumer(stream.ctx(), "S", tc.consumer); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := startJS(t, cfg, srv.URL())
+			natstest.Eventually(t, "it is said", func() bool {
+				err := h.src.Trouble()
+				fault, _ := errors.AsType[*relay.Fault](err)
+				return fault != nil && fault.Blocked && !slices.ContainsFunc(tc.want, func(s string) bool { return !strings.Contains(err.Error(), s) })
+			})
+			time.Sleep(time.Second)
+			if n := h.log.Count("until somebody mends it"); n != 1 {
+				t.Errorf("said %d times", n)
+			}
+			if name != "none" {
+				if err := stream.js.DeleteConsumer(stream.ctx(), "S", "d"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			good := jetstream.ConsumerConfig{Durable: "d", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: strings.Join(cfg.Subjects, "")}
+			if _, err := stream.js.CreateConsumer(stream.ctx(), "S", good); err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
+				t.Fatal(err)
+			}
+			stream.publishMsg(&nats.Msg{Subject: "s.2"})
+			natstest.Eventually(t, "it works", func() bool { return h.count() == 1 && h.src.Trouble() == nil })
+		})
+	}
+}
+
+func TestJetStreamEnsureChangesWhatDiffers(t *testing.T) {
+	srv, stream := startStream(t)
+	old := jetstream.ConsumerConfig{Durable: "d", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 3, AckWait: time.Minute, FilterSubject: "s.1", Description: "ours"}
+	if _, err := stream.js.CreateConsumer(stream.ctx(), "S", old); err != nil {
+		t.Fatal(err)
+	}
+	created := stream.info().Created
+	cfg := jsConfig()
+	cfg.Subjects = []string{"s.1", "s.2"}
+	h := startJS(t, cfg, srv.URL())
+	stream.publishMsg(&nats.Msg{Subject: "s.2"})
+	natstest.Eventually(t, "it arrives", func() bool { return h.count() == 1 })
+	got := stream.info()
+	if !got.Created.Equal(created) {
+		t.Error("the consumer was created anew")
+	}
+	if c := got.Config; c.MaxDeliver != -1 || c.AckWait != 30*time.Second || c.MaxAckPending != 4096 || len(c.FilterSubjects) != 2 || c.Description != "ours" {
+		t.Errorf("%+v", c)
+	}
+	h.stop()
+	again := startJS(t, cfg, srv.URL())
+	stream.publishMsg(&nats.Msg{Subject: "s.2"})
+	natstest.Eventually(t, "it arrives", func() bool { return again.count() == 1 })
+	if again.log.Count("the consumer is changed") != 0 {
+		t.Error("changed although nothing differs")
+	}
+}
+
+func TestJetStreamPausedConsumer(t *testing.T) {
+	srv, stream := startStream(t)
+	h := startJS(t, jsConfig(), srv.URL())
+	stream.publish(1)
+	h.await(1, 1)
+	if _, err := stream.js.PauseConsumer(stream.ctx(), "S", "d", time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "it is said", func() bool {
+		err := h.src.Trouble()
+		return err != nil && strings.Contains(err.Error(), "paused for another")
+	})
+	stream.publish(1)
+	if _, err := stream.js.ResumeConsumer(stream.ctx(), "S", "d"); err != nil {
+		t.Fatal(err)
+	}
+	h.await(1, 2)
+	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
+}

@@ -1,0 +1,361 @@
+package sources
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+// What a consumer is told of a message, at its reply subject (NATS ADR-15).
+var (
+	ackDone     = []byte("+ACK")
+	ackProgress = []byte("+WPI")
+	ackReturned = []byte("-NAK")
+)
+
+// An ack is one of them, on its way.
+type ack struct {
+	reply string
+	word  []byte
+}
+
+// A ledger knows of each message that the consumer has delivered what has become of it:
+//
+//	queue: not yet taken by the route │ open: the route's │ done, above one that is not │ settled
+//
+// Redeliveries are looked up in it by their stream sequence, so none reaches the route twice: what is held is not delivered again, and what is
+// settled is only acknowledged again. Its memory is bounded by the consumer: what is held by max_ack_pending; what is settled takes 16 bytes for each
+// run of neighbours, of which 4 × max_ack_pending are remembered.
+//
+// All methods are safe for concurrent use.
+type ledger struct {
+	ackAll bool
+	wake   func() // the writer of acknowledgements has something to do; it must not block
+	news   chan struct{}
+	room   func() // something was settled or passed on; called with the lock held
+
+	mu      sync.Mutex // guards all below, the state of all held, and the accounts of the pull
+	entries []*held    // open, done and returned, by sequence; done ones only above another
+	open    int
+	done    int
+	settled runs
+	last    uint64 // the highest sequence ever delivered
+	window  window
+
+	queue      []*relay.Message // by sequence
+	queueBytes int
+	awaited    int // as many messages, up to the sequence latest, are to come before the queue is passed on
+	latest     uint64
+
+	acks   []ack
+	runAck string // the last for a run of messages
+
+	// A consumer that was created again does not know the reply subjects of its predecessor, and a stream that was created again has other
+	// messages under the same sequences.
+	consumer, stream uint32
+	tick             uint32
+	repeats          uint64 // redeliveries that the route has not seen
+}
+
+// A held is the receipt of one message.
+type held struct {
+	ledger   *ledger
+	sequence uint64
+	size     int // of the message, as the server counts it
+
+	// Guarded by ledger.mu.
+	reply            string
+	consumer, stream uint32 // that it was delivered by
+	tick             uint32 // when it was last delivered or extended
+	state            state
+}
+
+type state uint8
+
+const (
+	stateOpen     state = iota
+	stateDone           // acknowledged, or about to be
+	stateReturned       // given back to the consumer, which is to deliver it again
+)
+
+func newLedger(ackAll bool, maxAckPending int, ackWait time.Duration) *ledger {
+	l := &ledger{ackAll: ackAll, news: make(chan struct{}, 1), wake: func() {}, room: func() {}}
+	l.window = newWindow(maxAckPending, ackWait, time.Now())
+	l.settled.most = 4 * maxAckPending
+	return l
+}
+
+// take enters a delivery, and queues the message unless it is known. m.Receipt is set by it. The lock is held.
+func (l *ledger) take(m *relay.Message, size int, reply string) {
+	n := m.Sequence
+	if n > l.last {
+		l.last = n
+		l.enter(len(l.entries), m, size, reply)
+		return
+	}
+	i, found := l.find(n)
+	switch {
+	case found:
+		l.again(l.entries[i], m, reply)
+	case l.settled.has(n):
+		l.repeats++
+		l.acknowledgeAgain(n, reply)
+	default:
+		l.enter(i, m, size, reply) // what somebody else has given back, or a cut has taken
+	}
+}
+
+func (l *ledger) find(n uint64) (int, bool) {
+	return slices.BinarySearchFunc(l.entries, n, func(h *held, n uint64) int { return cmp.Compare(h.sequence, n) })
+}
+
+// enter makes a new entry at i.
+func (l *ledger) enter(i int, m *relay.Message, size int, reply string) {
+	h := &held{ledger: l, sequence: m.Sequence, size: size, reply: reply, consumer: l.consumer, stream: l.stream, tick: l.tick}
+	if i == len(l.entries) {
+		l.entries = append(l.entries, h)
+	} else {
+		l.entries = slices.Insert(l.entries, i, h)
+	}
+	l.open++
+	l.enqueue(m, h)
+}
+
+// enqueue puts a message into the queue at its place, which nearly always is the end.
+func (l *ledger) enqueue(m *relay.Message, h *held) {
+	m.Receipt = h
+	i := len(l.queue)
+	for i > 0 && l.queue[i-1].Sequence > m.Sequence {
+		i--
+	}
+	if i == len(l.queue) {
+		l.queue = append(l.queue, m)
+	} else {
+		l.queue = slices.Insert(l.queue, i, m)
+	}
+	l.queueBytes += h.size
+	if l.awaited > 0 && m.Sequence <= l.latest {
+		l.awaited--
+	}
+	if l.awaited == 0 {
+		signal(l.news)
+	}
+}
+
+// await keeps the queue until n messages of sequences up to latest have come, so that they are passed on in order even if they come in disorder. 0 opens it.
+func (l *ledger) await(n int, latest uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.awaited, l.latest = n, latest; n == 0 {
+		l.openUp()
+	}
+}
+
+// openUp has the queue passed on as it is. The lock is held.
+func (l *ledger) openUp() {
+	l.awaited = 0
+	signal(l.news)
+}
+
+// again is a redelivery of what has an entry.
+func (l *ledger) again(h *held, m *relay.Message, reply string) {
+	h.reply, h.consumer, h.tick = reply, l.consumer, l.tick
+	switch h.state {
+	case stateReturned:
+		h.state = stateOpen
+		l.open++
+		l.enqueue(m, h)
+	case stateDone:
+		l.repeats++
+		l.acknowledgeAgain(h.sequence, reply)
+	case stateOpen:
+		l.repeats++
+	}
+}
+
+// acknowledgeAgain says once more that a message is done: the first time was lost.
+func (l *ledger) acknowledgeAgain(n uint64, reply string) {
+	if !l.ackAll || len(l.entries) == 0 || n < l.entries[0].sequence {
+		l.send(reply, ackDone)
+	}
+}
+
+// Settle implements relay.Receipt.
+func (h *held) Settle(f relay.Fate) {
+	l := h.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.stream != l.stream || h.state != stateOpen {
+		return // its stream is gone
+	}
+	l.open--
+	if f == relay.FateReturned {
+		l.giveBack(h)
+		return
+	}
+	h.state = stateDone
+	l.done++
+	l.window.settle()
+	if !l.ackAll && h.consumer == l.consumer {
+		l.send(h.reply, ackDone)
+	}
+	l.advance()
+	l.room()
+}
+
+// giveBack asks the consumer to deliver a message again.
+func (l *ledger) giveBack(h *held) {
+	h.state = stateReturned
+	if h.consumer == l.consumer {
+		l.send(h.reply, ackReturned)
+	}
+}
+
+// advance forgets the entries that are done and have none before them that is not. With ackAll, the last of them is acknowledged, for all.
+func (l *ledger) advance() {
+	n := 0
+	for n < len(l.entries) && l.entries[n].state == stateDone {
+		l.settled.add(l.entries[n].sequence)
+		n++
+	}
+	if n > 0 {
+		if h := l.entries[n-1]; l.ackAll && h.consumer == l.consumer {
+			l.runAck = h.reply
+			l.send(h.reply, ackDone)
+		}
+		clear(l.entries[:n])
+		l.entries = l.entries[n:]
+		l.done -= n
+	}
+	// One message that takes long must not make this grow for as long as it takes. Acknowledging by runs needs them all, in order.
+	if !l.ackAll && l.done > firstWindow && l.done > len(l.entries)/2 {
+		l.compact()
+	}
+}
+
+func (l *ledger) compact() {
+	l.entries = slices.DeleteFunc(l.entries, func(h *held) bool {
+		if h.state == stateDone {
+			l.settled.add(h.sequence)
+		}
+		return h.state == stateDone
+	})
+	l.done = 0
+}
+
+// send queues an acknowledgement.
+func (l *ledger) send(reply string, word []byte) {
+	l.acks = append(l.acks, ack{reply, word})
+	if len(l.acks) == 1 {
+		l.wake()
+	}
+}
+
+// next waits for messages, and returns what the queue holds. It returns nil when ctx has ended.
+func (l *ledger) next(ctx context.Context, spare []*relay.Message) []*relay.Message {
+	for {
+		l.mu.Lock()
+		var batch []*relay.Message
+		if l.awaited == 0 && len(l.queue) > 0 && ctx.Err() == nil {
+			batch, l.queue = l.queue, spare[:0]
+		}
+		l.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case len(batch) > 0:
+			return batch
+		}
+		select {
+		case <-l.news:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// passed notes that the route has taken messages of the batch that next returned, of so many bytes.
+func (l *ledger) passed(bytes int) {
+	l.mu.Lock()
+	l.queueBytes -= bytes
+	l.room()
+	l.mu.Unlock()
+}
+
+// extend returns the reply subjects of what has been held for longer than two ticks, and counts a tick.
+func (l *ledger) extend(now time.Time) []ack {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tick++
+	l.window.tick(now, l.open)
+	var due []ack
+	for _, h := range l.entries {
+		if h.state == stateOpen && l.tick-h.tick > 2 && h.consumer == l.consumer {
+			h.tick = l.tick
+			due = append(due, ack{h.reply, ackProgress})
+		}
+	}
+	return due
+}
+
+// takeAcks returns what is to be written, and takes spare for what is to come.
+func (l *ledger) takeAcks(spare []ack) []ack {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	acks := l.acks
+	l.acks = spare[:0]
+	return acks
+}
+
+// putBackAcks puts acknowledgements that could not be written before those that have come since.
+func (l *ledger) putBackAcks(acks []ack) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acks = slices.Concat(acks, l.acks)
+}
+
+// newConsumer makes the ledger's reply subjects those of a consumer that is gone. What is held comes again, and is known then.
+func (l *ledger) newConsumer() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.consumer++
+	l.acks, l.runAck = nil, ""
+}
+
+// newStream forgets everything: the sequences mean other messages now. What the route has it may deliver.
+func (l *ledger) newStream() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stream++
+	l.consumer++
+	l.runAck = ""
+	l.acks, l.entries, l.queue, l.queueBytes = nil, nil, nil, 0
+	l.open, l.done, l.last = 0, 0, 0
+	l.settled.all = nil
+}
+
+// giveBackRest returns everything that is still open to the consumer, in order.
+func (l *ledger) giveBackRest() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue, l.queueBytes = nil, 0
+	for _, h := range l.entries {
+		if h.state == stateOpen {
+			l.giveBack(h)
+			n++
+		}
+	}
+	l.open = 0
+	return n
+}
+
+// signal leaves a token in a channel of capacity 1.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
