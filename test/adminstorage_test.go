@@ -178,3 +178,44 @@ func TestStorageEndpointsRefuseBadInput(t *testing.T) {
 	}
 	s.says([]string{fmt.Sprintf("web    %d ", 3)}, "spool", "ls")
 }
+
+// The files are read while the route writes, reads and unlinks them all the time: nothing looks damaged, and no request fails.
+func TestSpoolIsReadWhileItIsInUse(t *testing.T) {
+	t.Parallel()
+	s := newAdminSetup(t, "persist = \"always\"\ndisk = \"16MiB\"\nwhen_full = \"drop_oldest\"", "", "")
+	pub := s.edge.Client()
+	done, ended := make(chan struct{}), make(chan int)
+	go func() {
+		n, payload := 0, make([]byte, 4<<10)
+		for ; ; n++ {
+			select {
+			case <-done:
+				ended <- n
+				return
+			default:
+			}
+			if err := pub.Publish("test.1", payload); err != nil {
+				t.Error(err)
+			}
+			if n%200 == 0 {
+				time.Sleep(20 * time.Millisecond) // 10,000 a second at most: five segments or more are written and unlinked in each
+			}
+		}
+	}()
+	looks := 0
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); looks++ {
+		for _, path := range []string{"/api/v1/spool", "/api/v1/routes/web/spool/verify", "/api/v1/routes/web/spool?limit=100"} {
+			code, text := s.ask("GET", path, nil)
+			damaged := strings.Contains(path, "verify") && !strings.Contains(text, `"damage":[]`) || path == "/api/v1/spool" && !strings.Contains(text, `"damage":"none"`)
+			if code != http.StatusOK || damaged || strings.Contains(text, `"error"`) {
+				t.Fatalf("%s: %d %.500s", path, code, text)
+			}
+		}
+	}
+	close(done)
+	n := <-ended
+	t.Logf("%d looks while %d messages went through the disk", looks, n)
+	if s.metrics()[`natsrelay_corrupt_records_total{route="web"}`] != 0 || n < 2000 || looks < 5 {
+		t.Errorf("%d messages, %d looks, some corrupt", n, looks)
+	}
+}
