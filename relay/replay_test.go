@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/natsrelay/natsrelay/relay/spool"
+	"github.com/rs/zerolog"
 )
 
 // toPutBack returns n messages of one subject.
@@ -177,6 +181,65 @@ func TestPurge(t *testing.T) {
 		stop()
 		if _, err := route.Purge(t.Context()); err == nil {
 			t.Error("a route that has ended is purged")
+		}
+	})
+}
+
+// syncedFS is the real file system, and knows whether what was written last has been fsynced.
+type syncedFS struct {
+	spool.FS
+	synced atomic.Bool
+}
+
+func (f *syncedFS) OpenFile(name string, flag int) (spool.File, error) {
+	file, err := f.FS.OpenFile(name, flag)
+	return syncedFile{file, f, strings.HasSuffix(name, ".seg")}, err
+}
+
+type syncedFile struct {
+	spool.File
+	fs      *syncedFS
+	segment bool
+}
+
+func (f syncedFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.segment {
+		f.fs.synced.Store(false)
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f syncedFile) Sync() error {
+	err := f.File.Sync()
+	if f.segment && err == nil {
+		f.fs.synced.Store(true)
+	}
+	return err
+}
+
+// What is put back is on the device when Replay returns, whatever the route's sync says: its other copy may be deleted then.
+func TestReplayIsFsynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &syncedFS{FS: spool.OS()}
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30, Sync: spool.SyncNever})
+		if err != nil {
+			t.Fatal(err)
+		}
+		opts := BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistOverflow, Sync: spool.SyncNever}
+		b := newBuffer(opts, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+		b.start()
+		for range 5 {
+			if n, err := b.replay(t.Context(), toPutBack(100, 10)); n != 100 || err != nil {
+				t.Fatalf("%d taken, %v", n, err)
+			}
+			if !fs.synced.Load() {
+				t.Fatal("not fsynced")
+			}
+		}
+		b.stopPuts()
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Error(err)
 		}
 	})
 }
