@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/natsconn"
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/sources"
@@ -148,3 +149,50 @@ func TestMetricsLint(t *testing.T) {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }
+
+// What waits in a stream shows, also while nothing is taken from it; how long it has waited there is not the relay's latency.
+func TestMetricsOfAJetStreamSource(t *testing.T) {
+	t.Parallel()
+	edge := natstest.StartProcess(t, natstest.JetStream(t))
+	stream := newJSStream(t, edge.Client(), 1)
+	web := newEndpoint(t, newTally())
+	a := newAdminAPI(t)
+	dir := t.TempDir()
+	config := fmt.Sprintf(jsHead+thriftyRoute, mkdir(t, dir+"/state"), `"`+edge.URL()+`"`, web.url())
+	r := newRelay(t, writeConfig(t, dir, "%s", config+a.table()))
+	r.start()
+	a.isUp()
+	a.becomesReady()
+	a.ask("POST", "/api/v1/routes/web/pause", nil)
+	const n, held = 1000, 100
+	stream.publish(n)
+	pending := func() float64 { return a.metrics()[`natsrelay_source_pending{route="web"}`] }
+	within(t, 20*time.Second, func() bool { return pending() >= n-2*held }, "most wait in the stream")
+	a.becomesUnready("web: paused: ")
+	if st := a.status().Routes[0]; st.SourcePending == nil || st.Delivered != 0 {
+		t.Errorf("status %+v", st)
+	}
+	a.ask("POST", "/api/v1/routes/web/resume", nil)
+	within(t, 30*time.Second, func() bool { return web.tally.count() == n && pending() == 0 }, "all arrive")
+	a.becomesReady()
+	within(t, 20*time.Second, func() bool { return a.metrics()[`natsrelay_delivered_total{route="web"}`] == n }, "all are counted")
+	quick := a.metrics()[`natsrelay_delivery_seconds_bucket{route="web",le="0.5"}`]
+	if quick < n-3*held {
+		t.Errorf("%v of %d took less than half a second, and only %d were held back by the pause", quick, n, held)
+	}
+	stream.awaitAcked("natsrelay-web")
+	r.stop()
+	web.tally.check(t, "web", n, 0)
+}
+
+// thriftyRoute is a route from the stream that takes little ahead.
+const thriftyRoute = `
+[route.web.source]
+type = "jetstream"
+nats = "edge"
+stream = "TEST"
+max_ack_pending = 100
+[route.web.sink]
+type = "http"
+url = %q
+`
