@@ -182,10 +182,3 @@ type HTTPTLS struct {
 type HTTPStatus struct {
 	Retry, Poison, Blocked []int
 }
-
-// NATSSink is a sink of type nats.
-type NATSSink struct {
-	NATS   string // key of Config.NATS
-	Mode   string // core
-	Dedupe bool   // send Nats-Msg-Id
-}

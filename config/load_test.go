@@ -183,6 +183,27 @@ remove_headers = ["Authorization", "authorization"]
 type = "http"
 url = "http://h"
 basic = { user = "u", password = "${env:INGEST_TOKEN}" }
+[route.d.source]
+type = "core"
+nats = "a"
+subjects = ["d"]
+[route.d.sink]
+type = "nats"
+nats = "b"
+mode = "jetstream"
+stream = "D"
+batch_publish = "off"
+[route.d.sink.create_stream]
+subjects = ["d.>", "e"]
+replicas = 3
+storage = "memory"
+retention = "workqueue"
+discard = "new"
+max_messages = 1000
+max_bytes = "1MiB"
+max_age = "1h"
+duplicate_window = "1m"
+compression = "s2"
 [route.c.source]
 type = "core"
 nats = "a"
@@ -254,11 +275,22 @@ bearer_token = "${env:INGEST_TOKEN}"
 			s.Format, s.Batch, s.BearerToken = "json", Batch{500, 1 << 20, 50 * time.Millisecond}, "hunter2"
 		}),
 		{
+			Name: "d", Enabled: true,
+			Source:   Source{Type: "core", Core: &CoreSource{NATS: "a", Subjects: []string{"d"}, Queue: "natsrelay"}},
+			Buffer:   want.Routes[0].Buffer,
+			Delivery: want.Routes[0].Delivery,
+			Sink: Sink{Type: "nats", NATS: &NATSSink{NATS: "b", Mode: "jetstream", Dedupe: true, JetStream: &JetStreamSink{
+				Stream: "D", BatchPublish: "off",
+				Create: &CreateStream{[]string{"d.>", "e"}, 3, "memory", "workqueue", "new", 1000, 1 << 20, time.Hour, time.Minute, "s2"},
+			}}},
+			DeadLetter: want.Routes[0].DeadLetter,
+		},
+		{
 			Name: "z", Enabled: false,
 			Source:   Source{Type: "core", Core: &CoreSource{NATS: "a", Subjects: []string{"x", "y.*", "z.>"}}},
 			Buffer:   want.Routes[0].Buffer,
 			Delivery: want.Routes[0].Delivery,
-			Sink:     Sink{Type: "nats", NATS: &NATSSink{"d e", "core", false}},
+			Sink:     Sink{Type: "nats", NATS: &NATSSink{NATS: "d e", Mode: "core"}},
 
 			DeadLetter: DeadLetter{To: "drop", Max: 1 << 30, Given: true},
 		},

@@ -23,6 +23,7 @@ func routeTable(c *Route) table {
 			checkTransform(b, v, c)
 			checkLoop(b, v, c)
 			checkDeadLetterLoop(b, v, c)
+			checkExactlyOnce(b, v, c)
 		},
 	}
 }
@@ -84,17 +85,13 @@ func deliveryTable(c *Delivery) table {
 }
 
 func sinkTable(c *Sink) table {
-	http, nats := new(HTTPSink), new(NATSSink)
+	http, nats, js := new(HTTPSink), new(NATSSink), new(JetStreamSink)
 	return table{
 		plural: "sinks",
 		keys: slices.Concat([]key{
 			req("type", &c.Type, oneOf("http nats")),
 		}, only("http", httpKeys(http)...,
-		), only("nats",
-			req("nats", &nats.NATS, connection),
-			req("mode", &nats.Mode, oneOf("core", "jetstream")).or(`mode is required: "core" ("jetstream" is not supported by this version)`),
-			opt("dedupe", &nats.Dedupe, true, boolean),
-		), only("nats", later("stream", "create_stream", "batch_publish", "exactly_once")...,
+		), only("nats", natsSinkKeys(nats, js)...,
 		)),
 		finish: func(b *binder, v value) {
 			switch c.Type {
@@ -103,6 +100,7 @@ func sinkTable(c *Sink) table {
 				finishHTTP(b, v, http)
 			case "nats":
 				c.NATS = nats
+				finishNATSSink(b, v, nats, js)
 			}
 		},
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,25 +30,16 @@ const (
 	natsSlowestBytes = 64 << 10 // a second
 )
 
-var (
-	errNATSDown    = errors.New("not connected")
-	errNATSCut     = errors.New("the connection was cut before the batch was confirmed")
-	errNATSNoPong  = errors.New("the server did not confirm in time: connecting anew")
-	errNATSHeaders = errors.New("the server does not take headers")
-)
-
 // NATS publishes to core NATS subjects. It is safe for concurrent use: all lanes share one connection.
 //
 // A batch is confirmed by a PONG that follows it on the same connection: the connection's epoch is
 // read before the first publish and after the flush, and if it moved, nothing of the batch counts.
 // A PONG says that the server has read the messages, not that anybody subscribes to them.
 type NATS struct {
-	conn   *natsconn.Conn
-	name   string
+	natsEndpoint
 	dedupe bool
 	wait   time.Duration // natsPatience
 
-	failing  atomic.Bool  // the last Deliver has reported that the endpoint failed
 	inFlight atomic.Int64 // bytes published and not confirmed
 
 	mu    sync.Mutex
@@ -62,7 +52,7 @@ type NATS struct {
 // NewNATS returns a sink on conn, which must not be the connection of a source. The caller closes conn
 // after the sink.
 func NewNATS(conn *natsconn.Conn, cfg *config.NATSSink) *NATS {
-	return &NATS{conn: conn, name: cfg.NATS, dedupe: cfg.Dedupe, wait: natsPatience}
+	return &NATS{natsEndpoint: natsEndpoint{conn: conn, name: cfg.NATS}, dedupe: cfg.Dedupe, wait: natsPatience}
 }
 
 // Limits implements relay.Sink.
@@ -82,13 +72,9 @@ func (s *NATS) Close(context.Context) error {
 }
 
 // Deliver implements relay.Sink.
-//
-// The first Deliver that finds the connection down says so at once. The next one waits until the connection is back
-// or ctx ends: it is the gate's probe, and so the messages go out the moment nats.go has reconnected, not
-// when a backoff of up to half a minute has run out beside nats.go's own.
 func (s *NATS) Deliver(ctx context.Context, batch []*relay.Message, out []relay.Outcome) error {
 	err := s.deliver(ctx, batch, out)
-	s.failing.Store(err != nil && ctx.Err() == nil)
+	s.noteResult(ctx, err)
 	if err == nil {
 		return nil
 	}
@@ -121,22 +107,6 @@ func (s *NATS) deliver(ctx context.Context, batch []*relay.Message, out []relay.
 		return err
 	}
 	return settle(batch, out, denied)
-}
-
-// epoch returns the epoch to publish in.
-func (s *NATS) epoch(ctx context.Context) (natsconn.Epoch, error) {
-	for {
-		if epoch, up := s.conn.Epoch(); up {
-			return epoch, nil
-		}
-		if !s.failing.Load() {
-			return natsconn.Epoch{}, errNATSDown
-		}
-		if err := s.conn.WaitConnected(ctx); err != nil {
-			return natsconn.Epoch{}, fmt.Errorf("%w: %w", errNATSDown, err)
-		}
-		runtime.Gosched() // up, but cut again and not reported yet: for as long as an event needs
-	}
 }
 
 // confirm waits for the PONG that follows what was published in the epoch.
@@ -207,7 +177,7 @@ func (s *NATS) take() *natsLane {
 }
 
 func (s *NATS) put(l *natsLane) {
-	l.msg = nats.Msg{} // keep no message
+	l.msg.forget()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lanes = append(s.lanes, l)

@@ -111,7 +111,7 @@ func batchOf(subject string, n int) []*relay.Message {
 	return batch
 }
 
-func deliver(s *NATS, batch ...*relay.Message) ([]relay.Outcome, error) {
+func deliver(s relay.Sink, batch ...*relay.Message) ([]relay.Outcome, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	out := make([]relay.Outcome, len(batch))

@@ -103,9 +103,21 @@ func (w *wiring) sink(r *config.Route) (relay.Sink, error) {
 		if err != nil {
 			return nil, err
 		}
+		if r.Sink.NATS.JetStream != nil {
+			return sinks.NewJetStream(conn, r.Sink.NATS, w.jetStreamOptions(r)), nil
+		}
 		return sinks.NewNATS(conn, r.Sink.NATS), nil
 	}
 	return nil, fmt.Errorf("no sink of type %q", r.Sink.Type)
+}
+
+func (w *wiring) jetStreamOptions(r *config.Route) sinks.JetStreamOptions {
+	return sinks.JetStreamOptions{
+		Ordering: deliveryOptions(r.Delivery).Ordering,
+		RetryMax: r.Delivery.Retry.Max,
+		Via:      w.cfg.Instance + "/" + r.Name,
+		Log:      w.routeLog(r),
+	}
 }
 
 // deadLetters returns where the route's dead letters go, nil if nobody keeps them.

@@ -1,0 +1,250 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/natsconn"
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+// Limits of a JetStream sink, measured with BenchmarkJetStreamDeliver (its comment has the figures).
+const (
+	jsMessages = 4096
+	jsBytes    = 4 << 20
+	jsLanes    = 4
+)
+
+// JetStream publishes to a stream. It is safe for concurrent use: all lanes share one connection.
+//
+// A message counts as delivered when the stream has acknowledged it, a duplicate of one that it has included. Order is kept
+// through cuts and changes of the stream's leader: see ingest and chain.
+type JetStream struct {
+	natsEndpoint
+	js     *config.JetStreamSink
+	dedupe bool
+	opts   JetStreamOptions
+	wait   time.Duration // natsPatience
+
+	inFlight atomic.Int64 // bytes published and not answered
+	target   targetStream
+	chain    chain
+	resume   *resumption            // nil unless exactly_once
+	unheard  atomic.Pointer[string] // a subject that nobody took when it was last published to
+
+	// A Deliver that has failed may have left messages on their way into the stream. Until an acknowledgement of a message that was
+	// published after the last failure, it is not known what the stream has: whatever its leader got earlier is then stored, or lost.
+	failures atomic.Uint64 // Delivers that have failed, counted from 1: an earlier process may have left something, too
+	sure     atomic.Uint64 // the count at the beginning of the newest Deliver that was acknowledged
+
+	mu   sync.Mutex
+	idle []*jsLane
+	all  []*jsLane
+
+	midBatch func(i int) // tests: called before message i is published
+}
+
+// JetStreamOptions are what a JetStream sink needs to know of its route.
+type JetStreamOptions struct {
+	Ordering relay.Ordering
+	RetryMax time.Duration // the longest pause between attempts
+	Standby  bool          // other relays may deliver in this one's stead
+	Via      string        // the route's entry in relay.HeaderVia
+	Domain   string        // JetStream domain of the source, "" if it has none
+	Log      zerolog.Logger
+}
+
+// NewJetStream returns a sink on conn, which must not be the connection of a source. The caller closes conn
+// after the sink.
+func NewJetStream(conn *natsconn.Conn, cfg *config.NATSSink, opts JetStreamOptions) *JetStream {
+	s := &JetStream{
+		natsEndpoint: natsEndpoint{conn: conn, name: cfg.NATS},
+		js:           cfg.JetStream, dedupe: cfg.Dedupe, opts: opts, wait: natsPatience,
+		target: newTargetStream(), chain: newChain(),
+	}
+	s.failures.Store(1)
+	if s.js.ExactlyOnce {
+		s.resume = new(resumption)
+	}
+	return s
+}
+
+// Limits implements relay.Sink.
+func (s *JetStream) Limits() relay.Limits {
+	return relay.Limits{Messages: jsMessages, Bytes: jsBytes, Lanes: jsLanes}
+}
+
+// Close implements relay.Sink. Every batch has been settled by then.
+func (s *JetStream) Close(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.all {
+		l.close()
+	}
+	s.all, s.idle = nil, nil
+	return nil
+}
+
+// Deliver implements relay.Sink.
+func (s *JetStream) Deliver(ctx context.Context, batch []*relay.Message, out []relay.Outcome) error {
+	err := s.deliver(ctx, batch, out)
+	s.noteResult(ctx, err)
+	if err == nil {
+		return nil
+	}
+	s.failures.Add(1)
+	s.target.doubt()
+	fault := &relay.Fault{Err: fmt.Errorf("nats %q: %w", s.name, err)}
+	fault.Blocked = isBlocking(err)
+	return fault
+}
+
+func (s *JetStream) deliver(ctx context.Context, batch []*relay.Message, out []relay.Outcome) error {
+	failures := s.failures.Load()
+	epoch, err := s.epoch(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := s.lookAt(ctx, epoch)
+	if err != nil {
+		return err
+	}
+	l := s.take()
+	defer s.put(l)
+	if err := l.attach(epoch); err != nil {
+		return err
+	}
+	a := &attempt{ctx: ctx, epoch: epoch, batch: batch, out: out, failures: failures}
+	if s.resume != nil {
+		defer func() { s.resume.idle = time.Now() }()
+		if err := s.skipStored(a); err != nil {
+			return err
+		}
+	}
+	return l.publish(a, stream)
+}
+
+// publish sends the batch in the way that fits the stream.
+func (l *jsLane) publish(a *attempt, stream *streamState) error {
+	for a.unsettled() {
+		err := l.publishNext(a, stream)
+		if errors.Is(err, errFastNotOn) {
+			stream.fast.Store(false)
+			l.sink.opts.Log.Warn().Err(err).Msg("publishing without fast ingest")
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishNext publishes the next messages of the batch, and settles what the stream has taken. It settles one message at least, or fails.
+func (l *jsLane) publishNext(a *attempt, stream *streamState) error {
+	switch {
+	case stream.fast.Load() && !l.sink.unsure():
+		return l.ingest(a)
+	case l.sink.opts.Ordering == relay.OrderNone:
+		return l.publishAll(a)
+	case l.sink.dedupe && stream.info.Config.Replicas == 1:
+		return l.publishChained(a)
+	}
+	return l.publishSpaced(a)
+}
+
+// settle notes what an answer says of the message in that place. The error is what is wrong with the stream, not the message.
+func (l *jsLane) settle(a *attempt, place int, answer *ack) error {
+	s, m, out := l.sink, a.batch[place], &a.out[place]
+	switch answer.kind {
+	case ackStored:
+		out.Status = relay.Delivered
+		if !answer.duplicate {
+			s.makeSure(a.failures)
+		}
+		if s.resume != nil {
+			s.resume.noteStored(s.origin(m), answer.seq)
+		}
+	case ackError:
+		switch judge(answer.err) {
+		case verdictRefused:
+			*out = relay.Outcome{Status: relay.Refused, Err: answer.err, Code: answer.err.Code}
+		case verdictNobody:
+			s.unheard.Store(&m.Subject)
+			return answer.err
+		case verdictBlocked:
+			return &relay.Fault{Err: answer.err, Blocked: true, Code: answer.err.Code}
+		default:
+			return answer.err
+		}
+	}
+	return nil
+}
+
+func isBlocking(err error) bool {
+	fault, ok := errors.AsType[*relay.Fault](err)
+	_, denied := errors.AsType[*natsconn.PermissionError](err)
+	return ok && fault.Blocked || denied || errors.Is(err, errNATSHeaders)
+}
+
+// unsure reports whether messages may be on their way into the stream.
+func (s *JetStream) unsure() bool { return s.sure.Load() < s.failures.Load() }
+
+// makeSure notes that a message was acknowledged that was published after so many failures.
+func (s *JetStream) makeSure(failures uint64) {
+	for {
+		sure := s.sure.Load()
+		if sure >= failures || s.sure.CompareAndSwap(sure, failures) {
+			return
+		}
+	}
+}
+
+// patience is how long nothing may be heard before an attempt is given up: see natsPatience.
+func (s *JetStream) patience() time.Duration {
+	return s.wait + time.Duration(s.inFlight.Load()/natsSlowestBytes)*time.Second
+}
+
+// silence finds out who it is that does not answer, and ends a connection that is dead.
+func (s *JetStream) silence(ctx context.Context, epoch natsconn.Epoch) error {
+	flushCtx, cancel := context.WithTimeout(ctx, s.patience())
+	defer cancel()
+	switch err := epoch.Conn().FlushWithContext(flushCtx); {
+	case err == nil:
+		return errNoAck
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case flushCtx.Err() == nil:
+		return errNATSCut
+	}
+	epoch.Cut() // nats.go goes on with a connection whose flush has timed out
+	return errNATSNoPong
+}
+
+// take gives the caller a lane of its own.
+func (s *JetStream) take() *jsLane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		l := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return l
+	}
+	l := newJSLane(s)
+	s.all = append(s.all, l)
+	return l
+}
+
+func (s *JetStream) put(l *jsLane) {
+	l.msg.forget()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, l)
+}

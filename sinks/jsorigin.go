@@ -1,0 +1,232 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/natsrelay/natsrelay/natsconn"
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+// HeaderOrigin says where a message comes from: "STREAM SEQUENCE TIME", the stream with its domain as DOMAIN/STREAM, the time in
+// nanoseconds since 1970. Only messages of routes with exactly_once have it.
+const HeaderOrigin = "Natsrelay-Origin"
+
+// An origin is a message's place in the stream that it comes from.
+type origin struct {
+	stream   string
+	sequence uint64
+	time     int64
+}
+
+func (o origin) String() string {
+	b := append([]byte(o.stream), ' ')
+	b = append(strconv.AppendUint(b, o.sequence, 10), ' ')
+	return string(strconv.AppendInt(b, o.time, 10))
+}
+
+func parseOrigin(s string) (o origin, ok bool) {
+	stream, rest, _ := strings.Cut(s, " ")
+	sequence, nanos, _ := strings.Cut(rest, " ")
+	seq, err1 := strconv.ParseUint(sequence, 10, 64)
+	at, err2 := strconv.ParseInt(nanos, 10, 64)
+	return origin{stream, seq, at}, stream != "" && err1 == nil && err2 == nil
+}
+
+// covers reports whether a stream that holds o holds what comes from p, too: o is of the same stream and not before p. The time tells
+// a stream from its namesake that was made later, and counts from 1 again.
+func (o origin) covers(p origin) bool {
+	return o.stream == p.stream && o.sequence >= p.sequence && o.time >= p.time
+}
+
+// A resumption is what is known of a route's messages in the target stream, with exactly_once. The route is strict: one lane.
+type resumption struct {
+	created time.Time // of the target stream
+	seen    uint64    // the stream's messages up to here have been looked at, or are our own
+	last    origin    // the newest of this route up to there; zero: none
+	idle    time.Time // since when nothing is delivered
+}
+
+// standbyIdle: relays that stand by for each other take over from each other when a lease has run out, which takes longer than this. Who
+// has not delivered for so long may have been stood in for.
+const standbyIdle = time.Second
+
+// origin returns where a message comes from; zero for one that is from no stream.
+func (s *JetStream) origin(m *relay.Message) origin {
+	stream := m.Stream
+	if stream == "" {
+		return origin{}
+	}
+	if s.opts.Domain != "" {
+		stream = s.opts.Domain + "/" + stream
+	}
+	return origin{stream, m.Sequence, m.Time.UnixNano()}
+}
+
+// provenance returns the value of HeaderOrigin to send with a message, "" for none.
+func (s *JetStream) provenance(m *relay.Message) string {
+	if s.resume == nil || m.Stream == "" {
+		return ""
+	}
+	return s.origin(m).String()
+}
+
+// noteStored notes that the target has a message, in this place.
+func (r *resumption) noteStored(o origin, seq uint64) {
+	if seq > r.seen {
+		r.seen, r.last = seq, o
+	}
+}
+
+// skipStored settles those messages of the batch that the target holds already. It looks whenever messages may have got there
+// that nobody has acknowledged to us: at the start, and after each failure. What of them is still on its way then is known to
+// the stream by its id, for the time of the duplicate_window.
+func (s *JetStream) skipStored(a *attempt) error {
+	r := s.resume
+	stoodIn := s.opts.Standby && time.Since(r.idle) > standbyIdle
+	if !s.unsure() && !stoodIn {
+		return nil
+	}
+	first := a.batch[0]
+	if err := s.catchUp(a.ctx, a.epoch, s.origin(first).stream, first.Time); err != nil {
+		return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
+	}
+	skipped := 0
+	for i, m := range a.batch {
+		if r.last.covers(s.origin(m)) {
+			a.out[i].Status = relay.Delivered
+			skipped++
+		}
+	}
+	if skipped > 0 {
+		s.opts.Log.Info().Int("messages", skipped).Str("stream", s.js.Stream).Stringer("up_to", r.last).Msg("the target holds them already, not sending them again")
+	}
+	return nil
+}
+
+// catchUp looks at what the target has got since it was last looked at. before is when the oldest message that is asked for was stored
+// at its origin.
+func (s *JetStream) catchUp(ctx context.Context, epoch natsconn.Epoch, stream string, before time.Time) error {
+	r := s.resume
+	nc := epoch.Conn()
+	info, err := streamAPI(ctx, s.conn, nc, "STREAM.INFO", s.js.Stream, nil)
+	if err != nil {
+		return streamTrouble(err)
+	}
+	if !info.Created.Equal(r.created) || info.State.LastSeq < r.seen {
+		*r = resumption{created: info.Created}
+	}
+	scan := &originScan{sink: s, nc: nc, stream: stream}
+	found, ok, err := scan.newest(ctx, max(r.seen+1, info.State.FirstSeq), info.State.LastSeq, before.Add(-clockSkew))
+	if err != nil {
+		return err
+	}
+	if ok {
+		r.last = found
+	}
+	r.seen = info.State.LastSeq
+	return nil
+}
+
+// clockSkew is how far the clocks of two clusters may be apart: a target that got a message so long before its origin
+// stored it does not have it.
+const clockSkew = time.Hour
+
+// An originScan looks for a route's messages of one origin in the target stream, headers only.
+type originScan struct {
+	sink   *JetStream
+	nc     *nats.Conn
+	stream string // of the origin
+}
+
+// firstChunk is how many messages are looked at first, from the end of the stream; each further chunk is 8 times as long.
+const firstChunk = 256
+
+// newest returns the newest of the route's messages between two sequences. Others may write to the stream as well, and far more, so it
+// looks from the end, until it finds one or comes to messages older than notBefore.
+func (s *originScan) newest(ctx context.Context, from, to uint64, notBefore time.Time) (found origin, ok bool, err error) {
+	for size := uint64(firstChunk); from <= to; size *= 8 {
+		start := from
+		if to-from >= size {
+			start = to - size + 1
+		}
+		var oldest time.Time
+		if found, ok, oldest, err = s.chunk(ctx, start, to); err != nil || ok {
+			return found, ok, err
+		}
+		if start == from || !oldest.IsZero() && oldest.Before(notBefore) {
+			return origin{}, false, nil
+		}
+		to = start - 1
+	}
+	return origin{}, false, nil
+}
+
+// chunk returns the newest of the route's messages between two sequences, and when the first message there was stored.
+func (s *originScan) chunk(ctx context.Context, from, to uint64) (found origin, ok bool, oldest time.Time, err error) {
+	js, err := s.sink.conn.JetStream(s.nc)
+	if err != nil {
+		return origin{}, false, oldest, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
+	defer cancel()
+	c, err := js.CreateConsumer(ctx, s.sink.js.Stream, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
+		HeadersOnly: true, MemoryStorage: true, Replicas: 1, InactiveThreshold: scanTimeout,
+	})
+	if err != nil {
+		return origin{}, false, oldest, fmt.Errorf("create a consumer to read it: %w", err)
+	}
+	defer func() { // a consumer that stays behind goes by itself
+		drop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = js.DeleteConsumer(drop, s.sink.js.Stream, c.CachedInfo().Name)
+	}()
+	for pending, at := c.CachedInfo().NumPending, from; pending > 0 && at <= to; {
+		batch, err := c.Fetch(int(min(1024, to-at+1)), jetstream.FetchContext(ctx))
+		if err != nil {
+			return origin{}, false, oldest, err
+		}
+		n := 0
+		for m := range batch.Messages() {
+			meta, err := m.Metadata()
+			if err != nil {
+				return origin{}, false, oldest, err
+			}
+			n++
+			pending, at = meta.NumPending, meta.Sequence.Stream+1
+			if oldest.IsZero() {
+				oldest = meta.Timestamp
+			}
+			if o, mine := s.mine(m.Headers()); mine && meta.Sequence.Stream <= to {
+				found, ok = o, true
+			}
+		}
+		if err := errors.Join(batch.Error(), ctx.Err()); err != nil || n == 0 {
+			return origin{}, false, oldest, fmt.Errorf("read it from sequence %d on: %w", at, errors.Join(err, errCutShort))
+		}
+	}
+	return found, ok, oldest, nil
+}
+
+// scanTimeout bounds one chunk.
+const scanTimeout = time.Minute
+
+var errCutShort = errors.New("it ended before its time")
+
+// mine returns the origin of one of this route's messages.
+func (s *originScan) mine(h nats.Header) (origin, bool) {
+	via, origins := h[relay.HeaderVia], h[HeaderOrigin]
+	if len(via) == 0 || via[len(via)-1] != s.sink.opts.Via || len(origins) == 0 {
+		return origin{}, false
+	}
+	o, ok := parseOrigin(origins[len(origins)-1])
+	return o, ok && o.stream == s.stream
+}
