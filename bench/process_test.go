@@ -15,6 +15,7 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
+	onStop func() // nil: nothing
 }
 
 func startProcess(b *testing.B, path string, args ...string) *process {
@@ -29,6 +30,9 @@ func startProcess(b *testing.B, path string, args ...string) *process {
 
 func (p *process) stop(b *testing.B) {
 	b.Helper()
+	if p.onStop != nil {
+		p.onStop()
+	}
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if err := p.cmd.Wait(); err != nil {
 		if p.cmd.Args[1] != bareArg {

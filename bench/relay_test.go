@@ -30,13 +30,14 @@ type settings struct {
 	ordering string
 	inFlight int
 	buffer   string // lines of [route.bench.buffer]
+	admin    string // where the admin server listens; "" = nowhere
 }
 
 const persistAlways = `persist = "always"`
 
 const relayConfig = `state_dir = %q
 instance = "bench"
-admin = { listen = "" }
+admin = { listen = %q }
 [nats.src]
 urls = [%q]
 [route.bench]
@@ -55,7 +56,7 @@ in_flight = %d
 func relayTo(to sink, s settings) mover {
 	return func(b *testing.B, src, dst string) *process {
 		dir := b.TempDir()
-		conf := fmt.Sprintf(relayConfig, filepath.Join(dir, "state"), src, s.buffer, s.ordering, s.inFlight, to(dst))
+		conf := fmt.Sprintf(relayConfig, filepath.Join(dir, "state"), s.admin, src, s.buffer, s.ordering, s.inFlight, to(dst))
 		path := filepath.Join(dir, "relay.toml")
 		if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 			b.Fatal(err)
