@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,32 +58,13 @@ func streamAPI(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, what, st
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", subject, err)
 	}
-	denied := make(chan error, 1)
-	defer conn.OnError(func(err error) {
-		if e, ok := errors.AsType[*natsconn.PermissionError](err); ok && e.Publish && e.Subject == subject {
-			select {
-			case denied <- e:
-			default:
-			}
-		}
-	})()
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	answered := make(chan struct{})
-	var m *nats.Msg
-	go func() {
-		defer close(answered)
-		m, err = nc.RequestWithContext(ctx, subject, body)
-	}()
-	select {
-	case <-answered:
-	case e := <-denied:
-		cancel()
-		<-answered
-		return nil, e
-	}
+	ctx, stop := untilDenied(ctx, conn)
+	defer stop()
+	m, err := nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", subject, err)
+		return nil, fmt.Errorf("%s: %w", subject, becauseDenied(ctx, err))
 	}
 	info := new(streamInfo)
 	if err := json.Unmarshal(m.Data, info); err != nil {
@@ -92,4 +74,23 @@ func streamAPI(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, what, st
 		return nil, info.Error
 	}
 	return info, nil
+}
+
+// untilDenied returns a context that ends, too, when the server does not permit a request to the JetStream API: nobody will answer it then.
+func untilDenied(ctx context.Context, conn *natsconn.Conn) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ignore := conn.OnError(func(err error) {
+		if e, ok := errors.AsType[*natsconn.PermissionError](err); ok && strings.HasPrefix(e.Subject, "$JS.") {
+			cancel(e)
+		}
+	})
+	return ctx, func() { ignore(); cancel(nil) }
+}
+
+// becauseDenied returns what ended a context of untilDenied, if it was that, or else the error.
+func becauseDenied(ctx context.Context, err error) error {
+	if denied, ok := errors.AsType[*natsconn.PermissionError](context.Cause(ctx)); ok {
+		return denied
+	}
+	return err
 }

@@ -58,6 +58,8 @@ var ways = map[string]func(*config.NATSSink, *JetStreamOptions){
 	},
 }
 
+type jsMsg = jetstream.Msg
+
 // createStream makes the stream T of subjects t.>, as settings say beside that, which are of the server's API.
 func createStream(t testing.TB, nc *nats.Conn, settings string) {
 	t.Helper()

@@ -1,0 +1,204 @@
+package sinks
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/relay"
+)
+
+// window is a duplicate_window, the shortest that a server takes; forgotten is how long it takes until an id is.
+const (
+	window    = 100 * time.Millisecond
+	forgotten = 3 * window
+)
+
+// exactlyOnce makes a way of publishing exactly once.
+func exactlyOnce(way string) func(*config.NATSSink, *JetStreamOptions) {
+	return func(c *config.NATSSink, o *JetStreamOptions) {
+		ways[way](c, o)
+		c.JetStream.ExactlyOnce, o.Ordering = true, relay.OrderStrict
+	}
+}
+
+func createForgetful(t *testing.T, nc *nats.Conn, settings string) {
+	t.Helper()
+	createStream(t, nc, fmt.Sprintf(`, "duplicate_window": %d %s`, window, settings))
+}
+
+// others writes messages that are not the route's: some have no headers, some another route's, some an origin of another stream.
+func others(t *testing.T, nc *nats.Conn, n int) {
+	t.Helper()
+	for i := range n {
+		m := &nats.Msg{Subject: "t.other", Data: []byte("0")}
+		switch i % 3 {
+		case 1:
+			m.Header = nats.Header{relay.HeaderVia: {"vm-17/orders", "vm-18/orders"}, HeaderOrigin: {origin{"S", 1e6, 2e18}.String()}}
+		case 2:
+			m.Header = nats.Header{relay.HeaderVia: {"vm-17/orders"}, HeaderOrigin: {origin{"hub/S", 1e6, 2e18}.String()}}
+		}
+		if err := nc.PublishMsg(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ourNumbers(t *testing.T, nc *nats.Conn) []int {
+	t.Helper()
+	msgs := stored(t, nc)
+	return numbers(t, slices.DeleteFunc(msgs, func(m jsMsg) bool { return m.Subject() != "t.x" }))
+}
+
+// A relay that knows nothing finds out what the target holds, behind whatever others have written since, long after the stream has
+// forgotten the ids.
+func TestExactlyOnceFromScratch(t *testing.T) {
+	for name, behind := range map[string]int{"nothing behind": 0, "a little": 10, "several chunks": 5000} {
+		for _, way := range []string{"fast", "chained"} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				srv := natstest.Start(t, natstest.JetStream(t), nil)
+				nc := srv.Client()
+				createForgetful(t, nc, "")
+				others(t, nc, 3000)
+				deliverAll(t, newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way)), numbered(0, 700))
+				others(t, nc, behind)
+				time.Sleep(forgotten)
+				s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+				deliverAll(t, s, numbered(200, 300)) // all of them are there
+				deliverAll(t, s, numbered(500, 500)) // some are
+				deliverAll(t, s, numbered(1000, 10))
+				checkInOrder(t, ourNumbers(t, nc), 1010)
+			})
+		}
+	}
+}
+
+// The stream may have given up its oldest messages; the newest of the route is what counts.
+func TestExactlyOnceInAStreamThatDiscards(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	nc := srv.Client()
+	createForgetful(t, nc, `, "max_msgs": 50`)
+	deliverAll(t, newJetStream(t, natstest.Config(srv.URL()), exactlyOnce("fast")), numbered(0, 500))
+	others(t, nc, 20)
+	time.Sleep(forgotten)
+	deliverAll(t, newJetStream(t, natstest.Config(srv.URL()), exactlyOnce("fast")), numbered(400, 120))
+	got := ourNumbers(t, nc)
+	for i, n := range got {
+		if n != got[0]+i {
+			t.Fatalf("the stream holds %v, want a run", got)
+		}
+	}
+	if len(got) != 30 || got[29] != 519 { // 10 of the first relay's, others' 20, and 20 that were missing
+		t.Errorf("the stream holds %v", got)
+	}
+}
+
+// A source stream that was made anew counts from 1 again: its messages are not those of its namesake.
+func TestExactlyOnceOfAStreamMadeAnew(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	nc := srv.Client()
+	createForgetful(t, nc, "")
+	deliverAll(t, newJetStream(t, natstest.Config(srv.URL()), exactlyOnce("fast")), numbered(0, 100))
+	anew := numbered(100, 50)
+	for i, m := range anew {
+		m.Sequence, m.Time = uint64(i+1), time.Unix(1e9+1, int64(i))
+	}
+	s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce("fast"))
+	deliverAll(t, s, anew[:30])
+	s.failures.Add(1)
+	deliverAll(t, s, anew[20:])
+	checkInOrder(t, ourNumbers(t, nc), 150)
+}
+
+// Cuts anywhere in the batches, and outages longer than the stream remembers ids: each message is stored once, in order.
+func TestExactlyOnceThroughLongOutages(t *testing.T) {
+	for _, way := range []string{"fast", "chained"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			const cuts, perBatch = 20, 300
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			nc := srv.Client()
+			createForgetful(t, nc, "")
+			proxy := proxyTo(t, srv.Addr())
+			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), exactlyOnce(way))
+			n := 0
+			for range cuts {
+				at := rand.IntN(perBatch)
+				s.midBatch = func(i int) {
+					if i == at {
+						proxy.Cut()
+						s.midBatch = nil
+					}
+				}
+				for batch := numbered(n, perBatch); len(batch) > 0; {
+					out, err := deliver(s, batch...)
+					batch = slices.DeleteFunc(batch, func(m *relay.Message) bool {
+						return out[slices.Index(batch, m)].Status == relay.Delivered
+					})
+					if err != nil {
+						others(t, nc, rand.IntN(3))
+						time.Sleep(forgotten)
+					}
+				}
+				n += perBatch
+			}
+			checkInOrder(t, ourNumbers(t, nc), n)
+		})
+	}
+}
+
+// Another relay stands in for this one, and this one comes back: what the other has delivered is not delivered again.
+func TestExactlyOnceStandby(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	nc := srv.Client()
+	createForgetful(t, nc, "")
+	standby := func(c *config.NATSSink, o *JetStreamOptions) { exactlyOnce("fast")(c, o); o.Standby = true }
+	a, b := newJetStream(t, natstest.Config(srv.URL()), standby), newJetStream(t, natstest.Config(srv.URL()), standby)
+	deliverAll(t, a, numbered(0, 100))
+	deliverAll(t, b, numbered(50, 100)) // a's acknowledgements upstream were lost
+	time.Sleep(standbyIdle + forgotten)
+	deliverAll(t, a, numbered(120, 100)) // and so were b's
+	checkInOrder(t, ourNumbers(t, nc), 220)
+}
+
+// A lookup that fails is an attempt that has failed, not a licence to send.
+func TestExactlyOnceWithoutALookup(t *testing.T) {
+	users := fmt.Sprintf(`%s
+		accounts { A: { jetstream: enabled, users: [{user: admin, password: p}, {user: u, password: p, permissions: {publish: {deny: ["$JS.API.CONSUMER.>"]}}}] } }`, jsConf(t))
+	srv := natstest.Start(t, users, nil)
+	nc := srv.Client(nats.UserInfo("admin", "p"))
+	createForgetful(t, nc, "")
+	others(t, nc, 1)
+	cfg := natstest.Config(srv.URL())
+	cfg.User, cfg.Password = "u", "p"
+	s := newJetStream(t, cfg, exactlyOnce("fast"))
+	_, err := deliver(s, numbered(0, 3)...)
+	if err == nil || !strings.Contains(err.Error(), `look up what stream "T" holds of this route`) {
+		t.Errorf("error %v", err)
+	}
+	if got := ourNumbers(t, nc); len(got) > 0 {
+		t.Errorf("%d messages were sent all the same", len(got))
+	}
+}
+
+func TestParseOrigin(t *testing.T) {
+	o := origin{"hub/ORDERS", 1 << 63, 1764000000123456789}
+	if got, ok := parseOrigin(o.String()); !ok || got != o {
+		t.Errorf("%q is read as %+v, %t", o, got, ok)
+	}
+	for _, bad := range []string{"", "S", "S 1", "S x 1", "S 1 x", " 1 1", "S 1 1 1", "S -1 1"} {
+		if got, ok := parseOrigin(bad); ok {
+			t.Errorf("%q is read as %+v", bad, got)
+		}
+	}
+}
