@@ -101,6 +101,11 @@ func checkExactlyOnce(b *binder, route value, c *Route) {
 	}
 	sink, _ := route.get("sink")
 	at, _ := sink.get("exactly_once")
+	if create := c.Sink.NATS.JetStream.Create; create != nil && create.Retention != "limits" {
+		table, _ := sink.get("create_stream")
+		at, _ := table.get("retention")
+		b.problem(at, `must be "limits" for exactly_once: a stream that forgets what was consumed cannot tell what it has had`)
+	}
 	if c.Source.Type == "core" {
 		b.problem(at, `needs a source of type jetstream: only a stream's messages can be told apart for ever`)
 	}

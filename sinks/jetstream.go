@@ -123,10 +123,7 @@ func (s *JetStream) deliver(ctx context.Context, batch []*relay.Message, out []r
 	}
 	a := &attempt{ctx: ctx, epoch: epoch, batch: batch, out: out, failures: failures}
 	if s.resume != nil {
-		defer func() { s.resume.idle = time.Now() }()
-		if err := s.skipStored(a); err != nil {
-			return err
-		}
+		return s.publishOnce(l, a, stream)
 	}
 	return l.publish(a, stream)
 }

@@ -41,9 +41,9 @@ func parseOrigin(s string) (o origin, ok bool) {
 }
 
 // covers reports whether a stream that holds o holds what comes from p, too: o is of the same stream and not before p. The time tells
-// a stream from its namesake that was made later, and counts from 1 again.
+// a stream from its namesake that was made later, and counts from 1 again. What comes from no stream is never covered.
 func (o origin) covers(p origin) bool {
-	return o.stream == p.stream && o.sequence >= p.sequence && o.time >= p.time
+	return o.stream != "" && o.stream == p.stream && o.sequence >= p.sequence && o.time >= p.time
 }
 
 // A resumption is what is known of a route's messages in the target stream, with exactly_once. The route is strict: one lane.
@@ -80,35 +80,71 @@ func (s *JetStream) provenance(m *relay.Message) string {
 
 // noteStored notes that the target has a message, in this place.
 func (r *resumption) noteStored(o origin, seq uint64) {
-	if seq > r.seen {
-		r.seen, r.last = seq, o
+	r.seen = max(r.seen, seq)
+	if !r.last.covers(o) {
+		r.last = o
 	}
 }
 
-// skipStored settles those messages of the batch that the target holds already. It looks whenever messages may have got there
-// that nobody has acknowledged to us: at the start, and after each failure. What of them is still on its way then is known to
-// the stream by its id, for the time of the duplicate_window.
-func (s *JetStream) skipStored(a *attempt) error {
+// publishOnce publishes the messages of the batch that the target does not hold.
+//
+// A route is strict, so that the target holds all that comes before the newest of its messages there. That one is looked up whenever
+// messages may have got there that nobody has acknowledged to us: at the start, and after each failure. What of them is still on its way then
+// is known to the stream by its id, for the time of the duplicate_window.
+//
+// Messages come repeatedly, too, without any failure here: after a restart, from the relay's disk, and then from the source, which
+// never got an acknowledgement. Where a batch begins to repeat itself it is parted, and what repeats is looked at once the first part is stored.
+func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) error {
 	r := s.resume
+	defer func() { r.idle = time.Now() }()
 	stoodIn := s.opts.Standby && time.Since(r.idle) > standbyIdle
-	if !s.unsure() && !stoodIn {
-		return nil
+	if s.unsure() || stoodIn {
+		if err := s.catchUp(a.ctx, a.epoch, s.origin(a.batch[0]).stream, a.batch[0].Time); err != nil {
+			return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
+		}
 	}
-	first := a.batch[0]
-	if err := s.catchUp(a.ctx, a.epoch, s.origin(first).stream, first.Time); err != nil {
-		return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
+	for done := 0; done < len(a.batch); {
+		part := *a
+		part.batch, part.out = a.batch[done:], a.out[done:]
+		s.skipStored(&part)
+		n := s.ascending(part.batch)
+		part.batch, part.out = part.batch[:n], part.out[:n]
+		if err := l.publish(&part, stream); err != nil {
+			return err
+		}
+		done += n
 	}
+	return nil
+}
+
+// skipStored settles the messages that the target holds.
+func (s *JetStream) skipStored(a *attempt) {
 	skipped := 0
 	for i, m := range a.batch {
-		if r.last.covers(s.origin(m)) {
+		if a.out[i].Status == relay.Unconfirmed && s.resume.last.covers(s.origin(m)) {
 			a.out[i].Status = relay.Delivered
 			skipped++
 		}
 	}
 	if skipped > 0 {
-		s.opts.Log.Info().Int("messages", skipped).Str("stream", s.js.Stream).Stringer("up_to", r.last).Msg("the target holds them already, not sending them again")
+		s.opts.Log.Info().Int("messages", skipped).Str("stream", s.js.Stream).Stringer("up_to", s.resume.last).Msg("the target holds them already, not sending them again")
 	}
-	return nil
+}
+
+// ascending returns how many messages come, from the first on, none of which is the same as one before, or from before it.
+func (s *JetStream) ascending(batch []*relay.Message) int {
+	last := s.resume.last
+	for i, m := range batch {
+		o := s.origin(m)
+		if s.resume.last.covers(o) {
+			continue
+		}
+		if last.covers(o) {
+			return i
+		}
+		last = o
+	}
+	return len(batch)
 }
 
 // catchUp looks at what the target has got since it was last looked at. before is when the oldest message that is asked for was stored

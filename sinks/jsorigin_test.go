@@ -157,6 +157,23 @@ func TestExactlyOnceThroughLongOutages(t *testing.T) {
 	}
 }
 
+// What the relay had on disk comes again from the source, in one batch and in several, long after the stream has forgotten the ids.
+func TestExactlyOnceOfRepeats(t *testing.T) {
+	for _, way := range []string{"fast", "chained"} {
+		t.Run(way, func(t *testing.T) {
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			nc := srv.Client()
+			createForgetful(t, nc, "")
+			s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+			deliverAll(t, s, slices.Concat(numbered(0, 100), numbered(50, 100), numbered(20, 10)))
+			time.Sleep(forgotten)
+			deliverAll(t, s, numbered(0, 100))
+			deliverAll(t, s, slices.Concat(numbered(100, 60), numbered(140, 30)))
+			checkInOrder(t, ourNumbers(t, nc), 170)
+		})
+	}
+}
+
 // Another relay stands in for this one, and this one comes back: what the other has delivered is not delivered again.
 func TestExactlyOnceStandby(t *testing.T) {
 	srv := natstest.Start(t, natstest.JetStream(t), nil)
@@ -189,6 +206,19 @@ func TestExactlyOnceWithoutALookup(t *testing.T) {
 	if got := ourNumbers(t, nc); len(got) > 0 {
 		t.Errorf("%d messages were sent all the same", len(got))
 	}
+}
+
+// What comes from no stream, as from a route's disk that it once filled from core NATS, is sent.
+func TestExactlyOnceOfNoStream(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	nc := srv.Client()
+	createForgetful(t, nc, "")
+	batch := numbered(0, 10)
+	for _, m := range batch[:5] {
+		m.Stream, m.Sequence = "", 0
+	}
+	deliverAll(t, newJetStream(t, natstest.Config(srv.URL()), exactlyOnce("fast")), batch)
+	checkInOrder(t, ourNumbers(t, nc), 10)
 }
 
 func TestParseOrigin(t *testing.T) {

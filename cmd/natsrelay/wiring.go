@@ -112,12 +112,17 @@ func (w *wiring) sink(r *config.Route) (relay.Sink, error) {
 }
 
 func (w *wiring) jetStreamOptions(r *config.Route) sinks.JetStreamOptions {
-	return sinks.JetStreamOptions{
+	o := sinks.JetStreamOptions{
 		Ordering: deliveryOptions(r.Delivery).Ordering,
 		RetryMax: r.Delivery.Retry.Max,
 		Via:      w.cfg.Instance + "/" + r.Name,
 		Log:      w.routeLog(r),
 	}
+	if source := r.Source.JetStream; source != nil {
+		o.Domain = w.cfg.NATS[source.NATS].JetStreamDomain
+		o.Standby = source.Standby != ""
+	}
+	return o
 }
 
 // deadLetters returns where the route's dead letters go, nil if nobody keeps them.
