@@ -115,6 +115,12 @@ func (s *Spool) appendChunk(recs []Record) (int, error) {
 		s.abandonWrite(sg, fresh)
 		return 0, diskError(err)
 	}
+	s.enter(sg, fresh, recs[:n], int64(len(w.buf)))
+	return n, nil
+}
+
+// enter makes records readable that have been written to the segment, which took so many bytes.
+func (s *Spool) enter(sg *segment, fresh bool, recs []Record, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if fresh {
@@ -122,15 +128,14 @@ func (s *Spool) appendChunk(recs []Record) (int, error) {
 		s.dirty = append(s.dirty, sg)
 		s.active = sg
 	}
-	sg.count += uint32(n)
-	sg.live += n
-	sg.size += int64(len(w.buf))
+	sg.count += uint32(len(recs))
+	sg.live += len(recs)
+	sg.size += bytes
 	sg.end = sg.size
-	sg.lastTime = recs[n-1].Time
-	s.bytes += int64(len(w.buf))
+	sg.lastTime = recs[len(recs)-1].Time
+	s.bytes += bytes
 	s.last = sg.last()
 	s.written++
-	return n, nil
 }
 
 func (s *Spool) isFull(sg *segment) bool { return sg.end >= s.o.SegmentBytes || sg.count >= maxCount }

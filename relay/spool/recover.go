@@ -73,6 +73,24 @@ func (s *Spool) makeDir() error {
 
 // load finds out what is there. It changes nothing on disk but for damaged/.
 func (s *Spool) load() error {
+	if err := s.findSegments(); err != nil {
+		return err
+	}
+	m, forgotten, err := s.loadCursor()
+	if err != nil {
+		return err
+	}
+	// From here on nothing is refused any more.
+	losses, err := s.measureAll(&m)
+	if err != nil {
+		return err
+	}
+	s.adopt(&m, forgotten, losses)
+	return nil
+}
+
+// findSegments makes the list of segments, from what their ends say.
+func (s *Spool) findSegments() error {
 	names, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -94,12 +112,11 @@ func (s *Spool) load() error {
 		}
 		s.segs = append(s.segs, sg)
 	}
-	m, forgotten, err := s.loadCursor()
-	if err != nil {
-		return err
-	}
-	// From here on nothing is refused any more.
-	var losses []loss
+	return nil
+}
+
+// measureAll measures each segment, and returns all that is missing.
+func (s *Spool) measureAll(m *mark) (losses []loss, err error) {
 	var last uint64
 	for i, sg := range s.segs {
 		var next *segment // a file without a header says nothing about others
@@ -108,9 +125,9 @@ func (s *Spool) load() error {
 				next = s.segs[j]
 			}
 		}
-		ls, err := s.measure(sg, next, &m)
+		ls, err := s.measure(sg, next, m)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if sg.broken != nil && sg.first <= last {
 			sg.count = 0 // and nothing about the records of a sound one
@@ -126,8 +143,7 @@ func (s *Spool) load() error {
 		// below, no new record may have come to lie behind it in an older segment.
 		s.last = max(s.last, sg.first)
 	}
-	s.adopt(&m, forgotten, losses)
-	return nil
+	return losses, nil
 }
 
 func (s *Spool) openSegment(sg *segment) (err error) {

@@ -92,17 +92,37 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	s.mu.Lock()
+	f := s.replace(sg, from, b.segs, holes, dirErr == nil)
+	dead := s.reap()
+	s.mu.Unlock()
+
+	switch replaced := len(b.segs) > 0 && b.segs[0].path == sg.path; {
+	case from > 0:
+		s.cutOff(sg, f, off)
+	case !replaced:
+		_ = s.fs.Remove(sg.path)
+	}
+	if f != nil {
+		_ = f.Close()
+	}
+	s.writeCursor()
+	_ = s.unlink(dead)
+	return dirErr
+}
+
+// replace puts finished segments in the place of sg's records from an ordinal on, and returns the file of sg if it was open.
+// mu and settling are held.
+func (s *Spool) replace(sg *segment, from uint32, by []*segment, holes []loss, named bool) File {
 	for _, d := range holes {
 		s.lose(sg, d.from, d.to, d.Damage)
 	}
-	for _, fresh := range b.segs {
+	for _, fresh := range by {
 		for i := range fresh.count {
 			if sg.isSettled(uint32(fresh.first-sg.first) + i) {
 				fresh.settle(i)
 			}
 		}
 	}
-	replaced := len(b.segs) > 0 && b.segs[0].path == sg.path
 	f := sg.f
 	sg.f = nil
 	sg.cut(from)
@@ -112,29 +132,28 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 		s.segs = without(s.segs, sg)
 		s.bytes -= sg.size
 	}
-	s.insert(b.segs, dirErr == nil)
+	s.insert(by, named)
 	s.cursorDirty = true
-	dead := s.reap()
-	s.mu.Unlock()
+	return f
+}
 
-	if from == 0 && !replaced {
-		_ = s.fs.Remove(sg.path)
-	}
-	if from > 0 && f == nil {
-		f, _ = s.fs.OpenFile(sg.path, os.O_RDWR)
-	}
-	if f != nil {
-		if from > 0 && f.Truncate(off) == nil {
-			s.mu.Lock()
-			s.bytes -= sg.size - off
-			sg.size, sg.end, sg.sealed = off, off, false
-			s.mu.Unlock()
+// cutOff takes the end of a segment off that others have replaced. f is its file, or nil: it is opened for the purpose.
+// Should it fail, the first sequence number of the next segment says that the end does not count.
+func (s *Spool) cutOff(sg *segment, f File, off int64) {
+	if f == nil {
+		var err error
+		if f, err = s.fs.OpenFile(sg.path, os.O_RDWR); err != nil {
+			return
 		}
-		_ = f.Close()
+		defer f.Close()
 	}
-	s.writeCursor()
-	_ = s.unlink(dead)
-	return dirErr
+	if f.Truncate(off) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes -= sg.size - off
+	sg.size, sg.end, sg.sealed = off, off, false
 }
 
 // insert takes finished segments into the list. mu is held.
