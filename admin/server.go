@@ -147,6 +147,7 @@ GET  /api/v1/status                      how everything stands, as JSON
 GET  /api/v1/events                      the same as server-sent events, and each change of a route's state
 POST /api/v1/routes/NAME/pause, resume   stop and start the deliveries of a route
 GET  /api/v1/spool, /api/v1/dead         what waits on disk, and dead letters: see docs/admin.md
+POST /api/v1/reload                      read the configuration again
 `
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte(text))

@@ -7,14 +7,13 @@ import (
 
 // RouteSettings is all that a route is made from: two routes with deeply equal settings are the same. It holds secrets.
 type RouteSettings struct {
-	Instance string
-	Route    Route
-	NATS     map[string]NATS // the connections that it uses
+	Route Route
+	NATS  map[string]NATS // the connections that it uses
 }
 
 // RouteSettings returns the settings of one of the configuration's routes.
 func (c *Config) RouteSettings(r *Route) RouteSettings {
-	s := RouteSettings{Instance: c.Instance, Route: *r, NATS: map[string]NATS{}}
+	s := RouteSettings{Route: *r, NATS: map[string]NATS{}}
 	for _, name := range r.connections() {
 		s.NATS[name] = *c.NATS[name]
 	}
@@ -35,4 +34,22 @@ func (r *Route) connections() []string {
 	}
 	delete(names, "")
 	return slices.Sorted(maps.Keys(names))
+}
+
+// KeepFixed takes over from the configuration that runs what cannot change without a restart, and returns the keys that c had
+// differently.
+func (c *Config) KeepFixed(running *Config) (differing []string) {
+	keep(&differing, "state_dir", &c.StateDir, running.StateDir)
+	keep(&differing, "instance", &c.Instance, running.Instance)
+	keep(&differing, "log.format", &c.Log.Format, running.Log.Format)
+	keep(&differing, "admin.listen", &c.Admin.Listen, running.Admin.Listen)
+	keep(&differing, "admin.token", &c.Admin.Token, running.Admin.Token)
+	return differing
+}
+
+func keep[T comparable](differing *[]string, key string, now *T, running T) {
+	if *now != running {
+		*differing = append(*differing, key)
+		*now = running
+	}
 }

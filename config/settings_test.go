@@ -2,7 +2,9 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -57,7 +59,6 @@ func TestRouteSettings(t *testing.T) {
 		{"nothing", settings(minimal), settings(minimal), true},
 		{"a connection that it does not use", settings(minimal), settings(minimal + "[nats.other]\nurls = [\"nats://other\"]"), true},
 		{"drain_timeout", settings(minimal), settings(`drain_timeout = "1s"` + minimal), true},
-		{"instance", settings(minimal), settings(`instance = "elsewhere"` + minimal), false},
 		{"its delivery", settings(minimal), settings(minimal + "[route.orders.delivery]\nin_flight = 3"), false},
 		{"its connection", settings(minimal), settings(minimal + "[nats.edge.reconnect]\nmax = \"3s\""), false},
 		{"a secret", settings(withSecret), settings(withSecret, "INGEST_TOKEN", "hunter3"), false},
@@ -65,5 +66,57 @@ func TestRouteSettings(t *testing.T) {
 		if got := reflect.DeepEqual(c.before, c.after); got != c.same {
 			t.Errorf("%s changes: the same is %v, want %v", c.name, got, c.same)
 		}
+	}
+}
+
+// Every setting outside of routes and connections is either kept over a reload, or one of those that are known to be applied.
+func TestKeepFixed(t *testing.T) {
+	applied := []string{"DrainTimeout", "Log.Level"}
+	var fixed []string
+	running := minimalConfig()
+	for name := range settingsOf(reflect.ValueOf(running).Elem(), "") {
+		next := minimalConfig()
+		alter(t, settingsOf(reflect.ValueOf(next).Elem(), "")[name])
+		keys := next.KeepFixed(running)
+		kept := diff(running, next) == ""
+		if slices.Contains(applied, name) && (kept || len(keys) > 0) {
+			t.Errorf("%s should be applied, but is kept: %v", name, keys)
+		}
+		if !slices.Contains(applied, name) && (!kept || len(keys) != 1) {
+			t.Errorf("%s is neither applied nor kept and reported: %v", name, keys)
+		}
+		fixed = append(fixed, keys...)
+	}
+	slices.Sort(fixed)
+	if diff := cmp.Diff([]string{"admin.listen", "admin.token", "instance", "log.format", "state_dir"}, fixed); diff != "" {
+		t.Errorf("fixed keys (-want +got):\n%s", diff)
+	}
+}
+
+// settingsOf returns the fields of a Config and the structs in it, by name.
+func settingsOf(v reflect.Value, prefix string) map[string]reflect.Value {
+	all := map[string]reflect.Value{}
+	for i := range v.NumField() {
+		switch f, name := v.Field(i), prefix+v.Type().Field(i).Name; {
+		case name == "NATS" || name == "Routes":
+		case f.Kind() == reflect.Struct:
+			maps.Copy(all, settingsOf(f, name+"."))
+		default:
+			all[name] = f
+		}
+	}
+	return all
+}
+
+func alter(t *testing.T, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	default:
+		t.Fatalf("cannot alter a %s", v.Type())
 	}
 }

@@ -16,6 +16,7 @@ type relayProcess struct {
 	t      *testing.T
 	binary string
 	config string
+	env    []string  // beside the test's own
 	log    logBuffer // of all runs
 	cmd    *exec.Cmd // nil while it does not run
 }
@@ -34,6 +35,7 @@ func newRelay(t *testing.T, config string) *relayProcess {
 func (p *relayProcess) start() {
 	p.t.Helper()
 	p.cmd = exec.Command(p.binary, "run", "-c", p.config)
+	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -108,10 +110,13 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return b.lines.Write(p)
 }
 
-func (b *logBuffer) contains(text string) bool {
+func (b *logBuffer) contains(text string) bool { return b.countOf(text) > 0 }
+
+// countOf returns how often the text is in the log.
+func (b *logBuffer) countOf(text string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return bytes.Contains(b.lines.Bytes(), []byte(text))
+	return bytes.Count(b.lines.Bytes(), []byte(text))
 }
 
 // count returns how many lines there are.

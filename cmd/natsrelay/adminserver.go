@@ -9,8 +9,6 @@ import (
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/config"
-	"github.com/natsrelay/natsrelay/relay"
-	"github.com/rs/zerolog"
 )
 
 // listenAdmin opens the address of the admin server, before the relay starts: it must not run where nobody can look after it.
@@ -26,20 +24,24 @@ func listenAdmin(ctx context.Context, cfg *config.Config) (net.Listener, error) 
 	return l, nil
 }
 
-// serveAdmin starts the admin server on l, if there is one, and returns a function that ends it.
-func serveAdmin(l net.Listener, cfg *config.Config, r *relay.Relay, conns *connections, log zerolog.Logger) (end func()) {
+// serveAdmin starts the admin server of svc on l, if there is one, and returns a function that ends it.
+func serveAdmin(l net.Listener, svc *service, reload func(context.Context) error) (end func()) {
 	if l == nil {
 		return func() {}
 	}
-	live := func(s shelf) liveShelf { return liveShelf{shelf: s, stateDir: cfg.StateDir, relay: r, log: log} }
+	cfg := svc.cfg // what of it goes into the options cannot change while the relay runs
+	live := func(s shelf) liveShelf {
+		return liveShelf{shelf: s, stateDir: cfg.StateDir, relay: svc.relay, log: svc.log}
+	}
 	s := admin.NewServer(admin.Options{
 		Token:       cfg.Admin.Token.Reveal(),
 		Build:       buildOf(),
 		Instance:    cfg.Instance,
 		StateDir:    cfg.StateDir,
-		Log:         log,
-		Relay:       r,
-		Connections: conns.status,
+		Log:         svc.log,
+		Relay:       svc.relay,
+		Connections: svc.conns.status,
+		Reload:      reload,
 		Spool:       &liveSpool{live(spools())},
 		Dead:        &liveDead{live(deadLetters())},
 	})
@@ -47,10 +49,10 @@ func serveAdmin(l net.Listener, cfg *config.Config, r *relay.Relay, conns *conne
 	go func() {
 		defer close(ended)
 		if err := s.Serve(l); err != nil {
-			log.Error().Err(err).Msg("the admin server has ended, the relay goes on without it")
+			svc.log.Error().Err(err).Msg("the admin server has ended, the relay goes on without it")
 		}
 	}()
-	log.Info().Str("listen", l.Addr().String()).Msg("admin server: health, metrics, status")
+	svc.log.Info().Str("listen", l.Addr().String()).Msg("admin server: health, metrics, status")
 	return func() {
 		s.Close()
 		<-ended

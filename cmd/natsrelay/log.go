@@ -12,11 +12,10 @@ import (
 
 // newLogger returns the relay's logger. It writes for eyes on a terminal and JSON elsewhere, if the configuration does not say.
 func newLogger(cfg config.Log, out io.Writer) (zerolog.Logger, error) {
-	level, err := zerolog.ParseLevel(cfg.Level)
-	if err != nil {
+	if err := setLogLevel(cfg.Level); err != nil {
 		return zerolog.Nop(), err
 	}
-	// zerolog knows these two only as settings of the whole process.
+	// zerolog knows these two only as settings of the whole process, as the level that all loggers share.
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	zerolog.DurationFieldFormat = zerolog.DurationFormatString
 
@@ -25,7 +24,16 @@ func newLogger(cfg config.Log, out io.Writer) (zerolog.Logger, error) {
 	if cfg.Format == "console" || cfg.Format == "auto" && terminal {
 		out = zerolog.ConsoleWriter{Out: out, NoColor: !terminal || os.Getenv("NO_COLOR") != "", TimeFormat: time.TimeOnly + ".000"}
 	}
-	return zerolog.New(out).Level(level).With().Timestamp().Logger(), nil
+	return zerolog.New(out).With().Timestamp().Logger(), nil
+}
+
+// setLogLevel changes what all loggers write from now on.
+func setLogLevel(name string) error {
+	level, err := zerolog.ParseLevel(name)
+	if err == nil {
+		zerolog.SetGlobalLevel(level)
+	}
+	return err
 }
 
 func isTerminal(w io.Writer) bool {

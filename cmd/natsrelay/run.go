@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"github.com/natsrelay/natsrelay/config"
-	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
@@ -17,7 +16,8 @@ func newRun() *cobra.Command {
 		Use:   "run [-c FILE]",
 		Short: "Run the relay",
 		Long: `It logs to stderr. INT or TERM stop it in order: sources first, then deliveries for at most drain_timeout, then the rest
-goes to disk. A second one stops it at once, with what is in memory put on disk.`,
+goes to disk. A second one stops it at once, with what is in memory put on disk. HUP reads the configuration again: if it is right,
+what has changed in it is applied, and routes that have not changed go on undisturbed; if not, nothing changes, and the log says why.`,
 		Example: "$ natsrelay run -c relay.toml",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,6 +38,8 @@ func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Wr
 	if err != nil {
 		return err
 	}
+	signals := catchSignals()
+	defer signals.release()
 	lock, err := spool.LockDir(cfg.StateDir)
 	if err != nil {
 		return lockFailure(err)
@@ -45,19 +47,24 @@ func runRelay(ctx context.Context, cfg *config.Config, path string, stderr io.Wr
 	defer func() { err = errors.Join(err, lock.Close()) }()
 
 	log.Info().Str("version", buildVersion()).Str("config", path).Str("state_dir", cfg.StateDir).Str("instance", cfg.Instance).Msg("starting")
+	defer func() { log.Info().Msg("stopped") }()
 	reportOrphans(cfg, log)
-	defer log.Info().Msg("stopped")
 	listener, err := listenAdmin(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
-	w := &wiring{cfg: cfg, log: log, conns: newConnections(log)}
-	r := relay.Start(ctx, w.plan(), log)
-	defer serveAdmin(listener, cfg, r, w.conns, log)()
-	defer onSignals(log, r.Stop, cut)()
-	return r.Wait()
+	followMemoryLimit(ctx, log)
+	s := startService(ctx, path, cfg, log)
+	supervisor := newSupervisor(s)
+	defer inBackground(supervisor.Run)()
+	defer serveAdmin(listener, s, supervisor.Reload)()
+	signals.act(func() {
+		supervisor.Stopping()
+		s.relay.Stop()
+	}, cut, supervisor.RequestReload)
+	return s.relay.Wait()
 }
 
 func lockFailure(err error) error {

@@ -3,32 +3,41 @@ package main
 import (
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
-
-	"github.com/rs/zerolog"
 )
 
-// onSignals calls first at the first INT or TERM, and second at the next one. The caller calls
-// the function that it returns when neither is wanted any more.
-func onSignals(log zerolog.Logger, first, second func()) (done func()) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+// signals are those that the relay heeds. They are caught from the start, so that none of them ends a relay that is only
+// about to run, and acted upon once it does.
+type signals struct {
+	caught chan os.Signal
+	acting sync.WaitGroup
+}
+
+func catchSignals() *signals {
+	s := &signals{caught: make(chan os.Signal, 4)}
+	signal.Notify(s.caught, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	return s
+}
+
+// act calls first at the first INT or TERM, second at the next one, and reload at each HUP, until release. It does not wait.
+func (s *signals) act(first, second, reload func()) {
+	s.acting.Go(func() {
 		next := first
-		for s := range signals {
-			if s == syscall.SIGHUP {
-				log.Warn().Msg("this version cannot reload its configuration, the signal HUP is ignored")
+		for sig := range s.caught {
+			if sig == syscall.SIGHUP {
+				reload()
 				continue
 			}
 			next()
 			next = second
 		}
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
-		<-ended
-	}
+	})
+}
+
+// release gives the signals back.
+func (s *signals) release() {
+	signal.Stop(s.caught)
+	close(s.caught)
+	s.acting.Wait()
 }
