@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,8 +10,10 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 )
 
@@ -26,9 +29,14 @@ func bareLoop(kind, variant string) mover {
 func bareMain(args []string) {
 	kind, variant, src, dst := args[0], args[1], args[2], args[3]
 	var err error
-	if kind == "http" {
+	switch kind {
+	case "http":
 		err = bareHTTP(variant, src, dst)
-	} else {
+	case "stream":
+		err = bareStream(src, dst)
+	case "stream-http":
+		err = bareStreamHTTP(variant, src, dst)
+	default:
 		err = bareCore(variant == "headers", src, dst)
 	}
 	if err != nil {
@@ -83,6 +91,97 @@ func bareHTTP(shape, src, url string) error {
 		}()
 	}
 	return subscribe(src, func(m *nats.Msg) { work <- m })
+}
+
+// bareStream pulls from a stream, publishes to the other server's, and acknowledges what that one has acknowledged.
+func bareStream(src, dst string) error {
+	out, err := nats.Connect(dst)
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(out, jetstream.WithPublishAsyncMaxPending(pulled))
+	if err != nil {
+		return err
+	}
+	type published struct {
+		m    jetstream.Msg
+		done jetstream.PubAckFuture
+	}
+	futures := make(chan published, pulled)
+	go func() {
+		for p := range futures {
+			select {
+			case <-p.done.Ok():
+				p.m.Ack()
+			case err := <-p.done.Err():
+				fmt.Fprintln(os.Stderr, "bare loop:", err)
+				os.Exit(1)
+			}
+		}
+	}()
+	return consume(src, func(m jetstream.Msg) {
+		done, err := js.PublishMsgAsync(&nats.Msg{Subject: m.Subject(), Data: m.Data()}, jetstream.WithStallWait(time.Minute))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bare loop:", err)
+			os.Exit(1)
+		}
+		futures <- published{m, done}
+	})
+}
+
+// bareStreamHTTP pulls from a stream, posts, and acknowledges. shape is as for bareHTTP.
+func bareStreamHTTP(shape, src, url string) error {
+	var lanes, batch int
+	if _, err := fmt.Sscanf(shape, "%dx%d", &lanes, &batch); err != nil {
+		return err
+	}
+	work := make(chan jetstream.Msg, pulled)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: lanes}}
+	for range lanes {
+		go func() {
+			for m := range work {
+				msgs, body := []jetstream.Msg{m}, slices.Clone(m.Data())
+			more:
+				for len(msgs) < batch {
+					select {
+					case m := <-work:
+						msgs, body = append(msgs, m), append(append(body, '\n'), m.Data()...)
+					default:
+						break more
+					}
+				}
+				res, err := client.Post(url, "application/octet-stream", bytes.NewReader(body))
+				if err := finish(res, err); err != nil {
+					fmt.Fprintln(os.Stderr, "bare loop:", err)
+					os.Exit(1)
+				}
+				for _, m := range msgs {
+					m.Ack()
+				}
+			}
+		}()
+	}
+	return consume(src, func(m jetstream.Msg) { work <- m })
+}
+
+// pulled is how many messages a bare loop may have under way: what the relay has by default.
+const pulled = 4096
+
+func consume(src string, handle func(jetstream.Msg)) error {
+	in, err := nats.Connect(src)
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(in)
+	if err != nil {
+		return err
+	}
+	c, err := js.CreateConsumer(context.Background(), "SRC", jetstream.ConsumerConfig{Durable: "bare", MaxAckPending: pulled})
+	if err != nil {
+		return err
+	}
+	_, err = c.Consume(handle, jetstream.PullMaxMessages(pulled))
+	return err
 }
 
 // joinMore appends to the payload of m those of up to n more messages that are there.

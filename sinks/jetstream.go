@@ -15,10 +15,12 @@ import (
 	"github.com/natsrelay/natsrelay/relay"
 )
 
-// Limits of a JetStream sink, measured with BenchmarkJetStreamDeliver (its comment has the figures).
+// Limits of a JetStream sink. By itself it is as fast with 256 messages a batch as with 4096 (BenchmarkJetStreamDeliver). A route from a
+// JetStream source has 4096 messages under way by default (max_ack_pending): a batch of that size would be all of them, and
+// the source would have nothing to fetch while it waits. On a line with a round trip of 50 ms, 1024 on 4 lanes are 80,000 a second.
 const (
-	jsMessages = 4096
-	jsBytes    = 4 << 20
+	jsMessages = 1024
+	jsBytes    = 1 << 20
 	jsLanes    = 4
 )
 

@@ -105,7 +105,7 @@ func streamTrouble(err error) error {
 	case err == nil:
 		return nil
 	case isAPI && e.ErrCode == errStreamNotFound:
-		return blocked("it does not exist; create it, or let the relay do so with create_stream")
+		return &relay.Fault{Err: errMissing, Blocked: true, Code: e.Code}
 	case isAPI && e.Code >= 400 && e.Code < 500:
 		return &relay.Fault{Err: err, Blocked: true, Code: e.Code}
 	case errors.Is(err, nats.ErrNoResponders):
@@ -113,6 +113,8 @@ func streamTrouble(err error) error {
 	}
 	return err
 }
+
+var errMissing = errors.New("it does not exist; create it, or let the relay do so with create_stream")
 
 func blocked(format string, args ...any) error {
 	return &relay.Fault{Err: fmt.Errorf(format, args...), Blocked: true}

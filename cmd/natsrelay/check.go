@@ -10,22 +10,31 @@ import (
 
 func newCheck() *cobra.Command {
 	var path string
+	var online bool
 	cmd := &cobra.Command{
-		Use:     "check [-c FILE]",
-		Short:   "Check a configuration and print everything that is wrong with it",
-		Long:    "It reads the file and the secrets that it names, opens no connection and writes nothing.",
-		Example: "$ natsrelay check -c relay.toml",
+		Use:   "check [-c FILE] [--online]",
+		Short: "Check a configuration and print everything that is wrong with it",
+		Long: `It reads the file and the secrets that it names, and writes nothing. With --online it also connects to every server that a route
+needs, and looks at streams and payload limits; it publishes nothing and creates nothing. Its exit status is 1 if something would keep a
+route from working.`,
+		Example: "$ natsrelay check -c relay.toml --online",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, path, err := loadConfig(path)
 			if err != nil {
 				return err
 			}
+			if online {
+				if err := checkOnline(cmd.Context(), cfg, cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", path, describe(cfg.Routes))
 			return err
 		},
 	}
 	configFlag(cmd, &path)
+	cmd.Flags().BoolVar(&online, "online", false, "connect to the servers and look at what is there")
 	return cmd
 }
 

@@ -28,7 +28,7 @@ func Main(m *testing.M) {
 		}
 		return
 	}
-	m.Run() // whose result package testing exits with when TestMain returns
+	os.Exit(m.Run())
 }
 
 func serve(conf string) error {
