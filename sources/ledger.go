@@ -224,8 +224,7 @@ func (l *ledger) advance() {
 	}
 	if n > 0 {
 		if h := l.entries[n-1]; l.ackAll && h.consumer == l.consumer {
-			l.runAck = h.reply
-			l.send(h.reply, ackDone)
+			l.acknowledgeRun(h.reply)
 		}
 		clear(l.entries[:n])
 		l.entries = l.entries[n:]
@@ -235,6 +234,16 @@ func (l *ledger) advance() {
 	if !l.ackAll && l.done > firstWindow && l.done > len(l.entries)/2 {
 		l.compact()
 	}
+}
+
+// acknowledgeRun acknowledges a message and all before it. It takes the place of the last such acknowledgement that is not yet written.
+func (l *ledger) acknowledgeRun(reply string) {
+	if n := len(l.acks); n > 0 && l.acks[n-1].reply == l.runAck {
+		l.acks[n-1].reply = reply
+	} else {
+		l.send(reply, ackDone)
+	}
+	l.runAck = reply
 }
 
 func (l *ledger) compact() {
