@@ -461,3 +461,77 @@ func TestJetStreamPausedConsumer(t *testing.T) {
 	h.await(1, 2)
 	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
 }
+
+// A consumer that has messages and delivers none, although it is asked and not held back, is pulled from anew, with its state in the log.
+func TestJetStreamWatchdog(t *testing.T) {
+	srv, stream := startStream(t)
+	h := startJS(t, jsConfig(), srv.URL())
+	stream.publish(1)
+	h.await(1, 1)
+	h.stop()
+	stuck := jetstream.ConsumerInfo{NumPending: 10, Delivered: jetstream.SequenceInfo{Consumer: 1}, Config: jetstream.ConsumerConfig{MaxAckPending: 100}}
+	for name, tc := range map[string]struct {
+		change func(*jetstream.ConsumerInfo, *pull)
+		stuck  bool
+	}{
+		"stuck":           {func(*jetstream.ConsumerInfo, *pull) {}, true},
+		"nothing pending": {func(i *jetstream.ConsumerInfo, _ *pull) { i.NumPending = 0 }, false},
+		"paused":          {func(i *jetstream.ConsumerInfo, _ *pull) { i.Paused = true }, false},
+		"max_ack_pending": {func(i *jetstream.ConsumerInfo, _ *pull) { i.NumAckPending = 100 }, false},
+		"not asked":       {func(_ *jetstream.ConsumerInfo, p *pull) { p.wanted = 0 }, false},
+		"received":        {func(_ *jetstream.ConsumerInfo, p *pull) { p.count++ }, false},
+		"delivered":       {func(i *jetstream.ConsumerInfo, _ *pull) { i.Delivered.Consumer++ }, false},
+	} {
+		p := &pull{s: h.src, b: h.src.bound, wanted: 5}
+		info, err := stuck, error(nil)
+		for look := 0; look < 2*mostStuck && err == nil; look++ {
+			tc.change(&info, p)
+			err = p.judge(&info)
+		}
+		if (err != nil) != tc.stuck {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if h.log.Count("the consumer has messages and delivers none", `"num_pending":10`) != 1 {
+		t.Error("want one line with the consumer's state")
+	}
+}
+
+// What the server does not permit is said, and works as soon as it is permitted.
+func TestJetStreamDenied(t *testing.T) {
+	conf := func(denied string) string {
+		return `jetstream: {store_dir: "` + t.TempDir() + `"}
+			authorization { users: [{user: u, password: p, permissions: {publish: {deny: ["` + denied + `"]}}}, {user: admin, password: p}] }`
+	}
+	const next = "$JS.API.CONSUMER.MSG.NEXT.>"
+	first := conf(next)
+	srv := natstest.Start(t, first, nil)
+	stream := newStreamer(t, srv.Client(nats.UserInfo("admin", "p")), 1)
+	cfg := natstest.Config(srv.URL())
+	cfg.User, cfg.Password = "u", "p"
+	h := prepareOn(t, cfg, jsConfig(), t.TempDir()).run()
+	natstest.Eventually(t, "it is said", func() bool {
+		err := h.src.Trouble()
+		fault, _ := errors.AsType[*relay.Fault](err)
+		return fault != nil && fault.Blocked && strings.Contains(err.Error(), "not permitted to publish")
+	})
+	srv.Reload(strings.Replace(first, next, "nothing", 1))
+	stream.publish(5)
+	h.await(1, 5)
+	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
+}
+
+// In a domain, ids begin with its name: streams of one name in two domains must not be taken for one.
+func TestJetStreamDomain(t *testing.T) {
+	srv := natstest.Start(t, `jetstream: {store_dir: "`+t.TempDir()+`", domain: hub}`, nil)
+	stream := newStreamer(t, srv.Client(), 1)
+	cfg := natstest.Config(srv.URL())
+	cfg.JetStreamDomain = "hub"
+	h := prepareOn(t, cfg, jsConfig(), t.TempDir()).run()
+	stream.publishMsg(&nats.Msg{Subject: "s.a"})
+	natstest.Eventually(t, "it arrives", func() bool { return h.count() == 1 })
+	if id := h.msgs[0].ID; id != "hub:S:1" {
+		t.Errorf("id %q", id)
+	}
+	stream.awaitAcked()
+}

@@ -46,10 +46,15 @@ func jsConfig() *config.JetStreamSource {
 // prepareJS returns a source that does not run yet.
 func prepareJS(t testing.TB, cfg *config.JetStreamSource, dir string, urls ...string) *jsHarness {
 	t.Helper()
+	return prepareOn(t, natstest.Config(urls...), cfg, dir)
+}
+
+func prepareOn(t testing.TB, conn *config.NATS, cfg *config.JetStreamSource, dir string) *jsHarness {
+	t.Helper()
 	h := &jsHarness{t: t, log: natstest.NewLog(t)}
 	h.changed.L = &h.mu
 	var err error
-	h.conn, err = natsconn.Open(natstest.Config(urls...), natsconn.Options{Instance: "vm-17", Role: "source", Log: h.log.Logger})
+	h.conn, err = natsconn.Open(conn, natsconn.Options{Instance: "vm-17", Role: "source", Log: h.log.Logger})
 	if err != nil {
 		t.Fatal(err)
 	}
