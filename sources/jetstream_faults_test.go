@@ -305,27 +305,27 @@ func TestJetStreamStandby(t *testing.T) {
 	stream.publish(50)
 	one.await(1, 150)
 	time.Sleep(3 * time.Second) // longer than the pin lasts: the active one stays it although it asks for nothing
-	one.set(func() { one.full = true })
 	stream.publish(10)
+	one.await(1, 160)
 	if two.count() != 0 {
 		t.Errorf("both are active: the other one has %d", two.count())
 	}
+	one.set(func() { one.full = true })
+	stream.publish(10)
 	one.kill()
 	stream.publish(40)
-	two.await(101, 100)
+	two.await(101, 110)
 	stream.awaitAcked()
 	if _, ok := two.msgs[0].Header[headerPin]; ok {
 		t.Error("the pin is passed on")
 	}
 
 	// On a stop it leaves at once.
-	three := prepare()
-	three.src.times.pinned = 2 * time.Second
-	three.run()
+	three := prepare().run()
 	natstest.Eventually(t, "a third one waits", func() bool { return stream.waiting() >= 2 })
 	two.stop()
 	stream.publish(20)
-	three.await(201, 20)
+	three.await(211, 20)
 }
 
 func TestJetStreamOnACluster(t *testing.T) {
