@@ -12,7 +12,8 @@
 //
 // source.go and sink.go are the two interfaces, route.go ties the parts of one route together, buffer.go and
 // keeper.go hold the messages (memory and disk), delivery.go moves them, gate.go decides when an endpoint may be
-// tried, deadletter.go sees to those that are given up. relay.go starts, changes and stops a set of routes,
+// tried, deadletter.go sees to those that are given up, upstream.go to those that somebody upstream keeps until then: it has receipts
+// (receipt.go) to settle. relay.go starts, changes and stops a set of routes,
 // and runner.go keeps each of them going.
 //
 // The package knows neither NATS nor HTTP nor TOML: those live in sources, sinks and config.

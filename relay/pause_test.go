@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // While a route is paused nothing is delivered, what comes is buffered and goes to disk, and what was under way finishes. Then
@@ -144,4 +146,32 @@ func (s *scriptSink) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.arrived)
+}
+
+// A pause outlives a change of the configuration: whoever has paused the route may be just mending it.
+func TestPauseOutlivesAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlannedRoute(t, "orders")
+		r := Start(t.Context(), Plan{Drain: time.Second, Routes: []RoutePlan{p.plan(1)}}, zerolog.Nop())
+		p.accept()
+		r.Route("orders").Pause()
+		for settings := range 3 {
+			r.Apply(Plan{Drain: time.Second, Routes: []RoutePlan{p.plan(10 + settings)}})
+			publish(t, p.accept(), 10, 1)
+			time.Sleep(time.Minute)
+			if !r.Route("orders").Paused() || p.sink.count() != 0 {
+				t.Errorf("after reload %d: paused %t, %d delivered", settings, r.Route("orders").Paused(), p.sink.count())
+			}
+		}
+		r.Route("orders").Resume()
+		r.Apply(Plan{Drain: time.Second, Routes: []RoutePlan{p.plan(20)}})
+		time.Sleep(time.Minute)
+		if r.Route("orders").Paused() || p.sink.count() != 30 {
+			t.Errorf("resumed and reloaded: %d delivered, want 30", p.sink.count())
+		}
+		r.Stop()
+		if err := r.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -176,6 +176,9 @@ func (r *Relay) start(p RoutePlan) {
 		return
 	}
 	u := newRunner(p, r.log)
+	if old := r.runners[p.Name]; old != nil {
+		u.paused = old.isPaused() // whoever has paused it may be just mending it
+	}
 	r.runners[p.Name] = u
 	r.running.Go(func() {
 		err := u.run(r.ctx, r.drainTime)

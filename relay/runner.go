@@ -16,11 +16,12 @@ const (
 
 // A runner keeps one route of a relay going: it opens it, for as long as that takes, and runs it until it is told to stop.
 type runner struct {
-	plan RoutePlan
-	log  zerolog.Logger
-	stop chan struct{} // closed by halt
-	once sync.Once
-	done chan struct{} // closed by the relay when run has returned
+	plan   RoutePlan
+	paused bool // the route begins so, as the one before it ended
+	log    zerolog.Logger
+	stop   chan struct{} // closed by halt
+	once   sync.Once
+	done   chan struct{} // closed by the relay when run has returned
 
 	mu    sync.Mutex
 	route *Route // nil until it is open
@@ -67,6 +68,18 @@ func (u *runner) opened(route *Route, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.route, u.err = route, err
+	if route != nil && u.paused {
+		route.Pause()
+	}
+}
+
+func (u *runner) isPaused() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.route == nil {
+		return u.paused
+	}
+	return u.route.Paused()
 }
 
 // halt makes run return, when the route has ended in order.

@@ -151,6 +151,43 @@ func TestAdminEvents(t *testing.T) {
 	s.relay.stop() // with the stream still open
 }
 
+// A reload over HTTP is one by HUP: what is wrong is told, without secrets, and changes nothing; what is right is in effect with the answer.
+func TestAdminReload(t *testing.T) {
+	t.Parallel()
+	s := newAdminSetup(t, "", "", "")
+	good, err := os.ReadFile(s.relay.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(text string) (int, string) {
+		t.Helper()
+		if err := os.WriteFile(s.relay.config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return s.ask("POST", "/api/v1/reload", nil)
+	}
+	code, text := reload(strings.Replace(string(good), "[nats.edge]", "[nats.edge]\nuser = \"u\"\npassword = hunter2\nusr = 1", 1))
+	if code != http.StatusUnprocessableEntity || !strings.Contains(text, "relay.toml:") || strings.Contains(text, "hunter2") {
+		t.Errorf("a wrong configuration: %d %s", code, text)
+	}
+	if st := s.status().Routes[0]; !st.Ready {
+		t.Errorf("afterwards: %+v", st)
+	}
+	if code, _ := s.ask("GET", "/api/v1/reload", nil); code != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d", code)
+	}
+	code, text = reload(strings.Replace(string(good), "[route.web.delivery]", "[route.web.delivery]\nin_flight = 3", 1) + "\n[route.more]\nsource = { type = \"core\", nats = \"edge\", subjects = [\"more.>\"] }\nsink = { type = \"http\", url = \"http://127.0.0.1:1\" }\n")
+	if st := s.status(); code != http.StatusOK || len(st.Routes) != 2 {
+		t.Errorf("a right configuration: %d %s, %d routes", code, text, len(st.Routes))
+	}
+	s.becomesReady()
+	publishAt(t, s.edge.Client(), 0, 100, 1000)
+	within(t, 20*time.Second, func() bool { return s.web.tally.count() == 100 }, "the changed route delivers")
+	if n := len(s.metrics()); n < 80 {
+		t.Errorf("%d series of two routes", n)
+	}
+}
+
 func TestAdminToken(t *testing.T) {
 	t.Parallel()
 	const token = "7ZkC0nUq"

@@ -6,23 +6,43 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
 )
 
-// relayBinary is the program under test; natstest.Main leaves with os.Exit, so that it is built where the operating system cleans up.
-func relayBinary(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "natsrelay")
-	build := exec.Command("go", "build", "-o", path, "../cmd/natsrelay")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build natsrelay: %v\n%s", err, out)
-	}
-	return path
+// built is the program under test. It is built once, by the first test that needs it: linking it takes seconds.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
 }
 
-func TestMain(m *testing.M) { natstest.Main(m) }
+// relayBinary returns the path of the program under test.
+func relayBinary(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "natsrelay-test"); built.err != nil {
+			return
+		}
+		out, err := exec.Command("go", "build", "-o", filepath.Join(built.dir, "natsrelay"), "../cmd/natsrelay").CombinedOutput()
+		if err != nil {
+			built.err = fmt.Errorf("build natsrelay: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, "natsrelay")
+}
+
+func TestMain(m *testing.M) {
+	natstest.Main(m)
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+}
 
 // writeConfig writes a relay.toml and returns its path. It has no admin server unless the text has the table. format is completed as by fmt.Sprintf.
 func writeConfig(t *testing.T, dir, format string, args ...any) string {

@@ -28,7 +28,7 @@ func Main(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	m.Run() // whose result package testing exits with when TestMain returns
 }
 
 func serve(conf string) error {
