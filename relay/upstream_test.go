@@ -204,8 +204,10 @@ func TestUpstreamIsNotHeldBackForEver(t *testing.T) {
 func TestUpstreamGetsBackWhatTheDiskLoses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+		s.buf.mu.Lock() // its goroutines run already
 		s.buf.opts.SettleStored = false
 		s.buf.opts.Memory = 200_000
+		s.buf.mu.Unlock()
 		s.buf.setSink(false)
 		<-s.ledger.offer(s.buf.put, 0, 2000)
 		synctest.Wait()
