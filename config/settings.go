@@ -20,6 +20,15 @@ func (c *Config) RouteSettings(r *Route) RouteSettings {
 	return s
 }
 
+// IntakeSettings returns all that the source of a route is made from, if it is to stay connected while the rest of the route changes:
+// core NATS keeps nothing meanwhile. nil: it is not, since upstream keeps what is not taken.
+func (c *Config) IntakeSettings(r *Route) any {
+	if r.Source.Core == nil {
+		return nil
+	}
+	return RouteSettings{Route: Route{Source: r.Source}, NATS: map[string]NATS{r.Source.Core.NATS: *c.NATS[r.Source.Core.NATS]}}
+}
+
 // connections returns the names of the [nats.NAME] tables that the route refers to.
 func (r *Route) connections() []string {
 	names := map[string]bool{r.DeadLetter.NATS: true}

@@ -47,6 +47,7 @@ type Message struct {
 	seq  uint64 // its place in the route's order, given by the buffer on arrival
 	cost int64  // Size, once the buffer has it
 
+	accepted bool     // it has passed the route's stage and loop guard
 	verdict  *verdict // it is to become a dead letter; nil for all others
 	attempts int      // failed ones since the relay runs, counted by its lane
 

@@ -25,9 +25,12 @@ type RoutePlan struct {
 	// Settings is all that the route is made from, its connections and secrets included. Plans of one name with deeply equal Settings
 	// are of the same route.
 	Settings any
-	// Open makes the route. While that fails it is called again and again, with pauses; never twice at a time, and never before
+	// Intake is all that the route's Intake is made from; nil: it has none. A route that changes leaves its Intake to its successor if
+	// their plans have deeply equal ones.
+	Intake any
+	// Open makes the route, on the Intake of the one before it unless that is nil. While that fails it is called again and again, with pauses; never twice at a time, and never before
 	// the route of that name before it has closed its files.
-	Open func() (*Route, error)
+	Open func(left *Intake) (*Route, error)
 }
 
 // A Relay runs a set of routes, which may change meanwhile. The routes do not know of each other: one that is blocked, full,
@@ -53,7 +56,7 @@ func Start(ctx context.Context, plan Plan, log zerolog.Logger) *Relay {
 	r := &Relay{ctx: ctx, log: log, runners: map[string]*runner{}, stop: make(chan struct{})}
 	r.drain.Store(int64(plan.Drain))
 	for _, p := range plan.Routes {
-		r.start(p)
+		r.start(p, nil)
 	}
 	return r
 }
@@ -118,15 +121,12 @@ func (r *Relay) Apply(plan Plan) Changes {
 		switch {
 		case !ok:
 			c.Added = append(c.Added, p.Name)
-			r.start(p)
+			r.start(p, nil)
 		case reflect.DeepEqual(old.plan.Settings, p.Settings):
 			c.Unchanged = append(c.Unchanged, p.Name)
 		default:
 			c.Changed = append(c.Changed, p.Name)
-			ending.Go(func() {
-				old.end()
-				r.start(p)
-			})
+			ending.Go(func() { r.start(p, old.leave(p)) })
 		}
 	}
 	c.Removed = slices.Sorted(maps.Keys(gone))
@@ -168,23 +168,31 @@ func (r *Relay) Route(name string) *Route {
 	return u.route
 }
 
-// start runs a route, in place of the one of that name that has ended.
-func (r *Relay) start(p RoutePlan) {
+// start runs a route, in place of the one of that name that has ended and, perhaps, left its intake.
+func (r *Relay) start(p RoutePlan, left *Intake) {
+	u := newRunner(p, left, r.log)
+	if !r.launch(u) {
+		u.abandon()
+	}
+}
+
+// launch runs a runner, unless the relay has begun to stop.
+func (r *Relay) launch(u *runner) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopped {
-		return
+		return false
 	}
-	u := newRunner(p, r.log)
-	if old := r.runners[p.Name]; old != nil {
+	if old := r.runners[u.plan.Name]; old != nil {
 		u.paused = old.isPaused() // whoever has paused it may be just mending it
 	}
-	r.runners[p.Name] = u
+	r.runners[u.plan.Name] = u
 	r.running.Go(func() {
 		err := u.run(r.ctx, r.drainTime)
 		r.ended(err)
 		close(u.done)
 	})
+	return true
 }
 
 // ended keeps what went wrong at a route's end for Wait, or logs it if the relay goes on.

@@ -39,7 +39,7 @@ func (p *plannedRoute) plan(settings any) RoutePlan {
 	return RoutePlan{Name: p.name, Settings: settings, Open: p.open}
 }
 
-func (p *plannedRoute) open() (*Route, error) {
+func (p *plannedRoute) open(*Intake) (*Route, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fail != nil {

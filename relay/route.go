@@ -116,6 +116,9 @@ func (r *Route) damaged(d spool.Damage) {
 
 // accept is where messages enter the route. It is safe for concurrent use.
 func (r *Route) accept(m *Message) error {
+	if m.accepted { // by the route before, which had no room for it and has ended
+		return r.put(m)
+	}
 	r.count.received.Add(1)
 	if m.Stream != "" {
 		m.arrived = time.Now()
@@ -135,6 +138,12 @@ func (r *Route) accept(m *Message) error {
 		r.direct.serve(m)
 		return nil
 	}
+	m.accepted = true
+	return r.put(m)
+}
+
+// put puts the message into the buffer.
+func (r *Route) put(m *Message) error {
 	if err := r.buffer.put(m); err != errNoRoom {
 		return err
 	}

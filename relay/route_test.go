@@ -100,7 +100,7 @@ func startWith(t *testing.T, o RouteOptions, source Source, push *pushSource, si
 
 // planOf returns the plan of a single route, which is open already.
 func planOf(drain time.Duration, route *Route) Plan {
-	return Plan{Drain: drain, Routes: []RoutePlan{{Name: route.opts.Name, Open: func() (*Route, error) { return route, nil }}}}
+	return Plan{Drain: drain, Routes: []RoutePlan{{Name: route.opts.Name, Open: func(*Intake) (*Route, error) { return route, nil }}}}
 }
 
 func publish(t *testing.T, accept func(*Message) error, n, subjects int) {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 
@@ -22,14 +23,15 @@ type runner struct {
 	stop   chan struct{} // closed by halt
 	once   sync.Once
 	done   chan struct{} // closed by the relay when run has returned
+	left   *Intake       // of the route before, until this one has taken it over; nil: none. Run's own, and the relay's when that has returned
 
 	mu    sync.Mutex
 	route *Route // nil until it is open
 	err   error  // why it is not
 }
 
-func newRunner(p RoutePlan, log zerolog.Logger) *runner {
-	return &runner{plan: p, log: log.With().Str("route", p.Name).Logger(), stop: make(chan struct{}), done: make(chan struct{})}
+func newRunner(p RoutePlan, left *Intake, log zerolog.Logger) *runner {
+	return &runner{plan: p, left: left, log: log.With().Str("route", p.Name).Logger(), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
 // run returns when the route has ended, which halt or the end of ctx brings about.
@@ -38,6 +40,7 @@ func (u *runner) run(ctx context.Context, drain func() time.Duration) error {
 	if route == nil {
 		return nil
 	}
+	u.left = nil
 	return route.run(ctx, u.stop, drain)
 }
 
@@ -45,7 +48,7 @@ func (u *runner) run(ctx context.Context, drain func() time.Duration) error {
 func (u *runner) open(ctx context.Context) *Route {
 	var lastLog time.Time
 	for pause := openPauseMin; ; pause = min(2*pause, openPauseMax) {
-		route, err := u.plan.Open()
+		route, err := u.plan.Open(u.left)
 		u.opened(route, err)
 		if err == nil {
 			return route
@@ -89,6 +92,43 @@ func (u *runner) halt() { u.once.Do(func() { close(u.stop) }) }
 func (u *runner) end() {
 	u.halt()
 	<-u.done
+	u.abandon()
+}
+
+// leave ends the route, and returns its intake, which still runs, if that is what its successor needs.
+func (u *runner) leave(successor RoutePlan) *Intake {
+	if u.plan.Intake == nil || !reflect.DeepEqual(u.plan.Intake, successor.Intake) {
+		u.end()
+		return nil
+	}
+	u.mu.Lock()
+	var intake *Intake
+	if u.route != nil {
+		intake, _ = u.route.source.(*Intake)
+	}
+	u.mu.Unlock()
+	if intake != nil {
+		intake.park()
+	}
+	u.halt()
+	<-u.done
+	if intake == nil {
+		return u.left // it was never opened
+	}
+	return intake
+}
+
+// abandon ends an intake that no route has taken over.
+func (u *runner) abandon() {
+	if u.left == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := u.left.abandon(ctx); err != nil {
+		u.log.Warn().Err(err).Msg("a source could not be put in order at its end")
+	}
+	u.left = nil
 }
 
 func (u *runner) status() RouteStatus {

@@ -111,7 +111,7 @@ func acceptOf(b *testing.B, stage relay.Stage) func(*relay.Message) error {
 	if err != nil {
 		b.Fatal(err)
 	}
-	plan := relay.Plan{Drain: time.Minute, Routes: []relay.RoutePlan{{Name: "b", Open: func() (*relay.Route, error) { return route, nil }}}}
+	plan := relay.Plan{Drain: time.Minute, Routes: []relay.RoutePlan{{Name: "b", Open: func(*relay.Intake) (*relay.Route, error) { return route, nil }}}}
 	r := relay.Start(context.Background(), plan, zerolog.Nop())
 	b.Cleanup(func() {
 		r.Stop()

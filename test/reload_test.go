@@ -1,6 +1,7 @@
 package test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -29,10 +30,9 @@ func (p *relayProcess) reload(said string) {
 	within(p.t, 60*time.Second, func() bool { return p.log.countOf(said) > before }, "the relay says %q", said)
 }
 
-const (
-	inForce = "the new configuration is in force"
-	refused = "the new configuration is refused, the one before stays in force"
-)
+var reloads = flag.Int("reloads", 4, "reloads of TestReloadUnderLoad, one every three seconds; 20 for the figure of docs/guarantees.md")
+
+const refused = "the new configuration is refused, the one before stays in force"
 
 // A wrong configuration changes nothing, and all that is wrong with it is logged. A right one may change the log's level at once; what
 // cannot change without a restart is said.
@@ -141,4 +141,62 @@ func TestRouteThatCannotBeOpened(t *testing.T) {
 	publishAt(t, edge.Client(), 0, 100, 1000)
 	within(t, 20*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
 	relay.stop()
+}
+
+// Three routes at 5,000 messages a second together, and a reload every three seconds that changes one of them: nothing is lost or out of
+// order on any, nothing comes twice but what was in flight, and no source is ever disconnected.
+func TestReloadUnderLoad(t *testing.T) {
+	t.Parallel()
+	edge := natstest.Start(t, "", nil)
+	names := []string{"a", "b", "c"}
+	webs := map[string]*endpoint{}
+	for _, name := range names {
+		webs[name] = newEndpoint(t, newTally())
+	}
+	dir := t.TempDir()
+	state := mkdir(t, dir+"/state")
+	inFlight := map[string]int{"a": 16, "b": 16, "c": 16}
+	// The subjects are the same on all routes: each gets every message.
+	config := func() string {
+		text := fmt.Sprintf(oneRoute[:strings.Index(oneRoute, "[route.web]")], state, edge.URL())
+		for _, name := range names {
+			route := fmt.Sprintf(oneRoute[strings.Index(oneRoute, "[route.web]"):], "", fmt.Sprint("in_flight = ", inFlight[name]), webs[name].url())
+			route = strings.ReplaceAll(route, "route.web", "route."+name)
+			text += strings.Replace(route, `nats = "edge"`, `nats = "edge"`+"\nqueue = \""+name+"\"", 1)
+		}
+		return text
+	}
+	relay := newRelay(t, writeConfig(t, dir, "%s", config()))
+	relay.start()
+	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 3 }, "the relay subscribes")
+
+	const rate = 5000 / 3
+	n := rate * 3 * (*reloads + 1)
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		publishAt(t, edge.Client(), 0, n, rate)
+	}()
+	for i := range *reloads {
+		time.Sleep(3 * time.Second)
+		name := names[i%3]
+		inFlight[name]++
+		relay.rewrite(fmt.Sprintf(`"changed":[%q]`, name), "%s", config())
+	}
+	<-published
+	for name, web := range webs {
+		within(t, 60*time.Second, func() bool { return web.tally.count() == n }, "all %d arrive on route %s", n, name)
+	}
+	if c := relay.log.countOf(`"message":"connected"`); c != 3 {
+		t.Errorf("the sources connected %d times, want once each", c)
+	}
+	for _, bad := range []string{`"message":"disconnected`, "dropped", "slow consumer"} {
+		if relay.log.countOf(`"message":"`+bad) > 0 {
+			t.Errorf("the log has %q", bad)
+		}
+	}
+	relay.stop()
+	for name, web := range webs {
+		web.tally.check(t, name, n, *reloads*20)
+	}
 }

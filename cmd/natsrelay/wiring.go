@@ -32,20 +32,24 @@ func (w *wiring) plan() relay.Plan {
 		plan.Routes = append(plan.Routes, relay.RoutePlan{
 			Name:     r.Name,
 			Settings: w.cfg.RouteSettings(r),
-			Open:     func() (*relay.Route, error) { return w.route(r) },
+			Intake:   w.cfg.IntakeSettings(r),
+			Open:     func(left *relay.Intake) (*relay.Route, error) { return w.route(r, left) },
 		})
 	}
 	return plan
 }
 
 // route opens a route. Its connections are its own, and are closed with it.
-func (w *wiring) route(r *config.Route) (route *relay.Route, err error) {
+func (w *wiring) route(r *config.Route, left *relay.Intake) (route *relay.Route, err error) {
 	defer func() {
 		if err != nil {
 			w.conns.close(context.Background(), r.Name)
+			if left == nil {
+				w.conns.close(context.Background(), intakeOf(r))
+			}
 		}
 	}()
-	source, err := w.source(r)
+	source, err := w.source(r, left)
 	if err != nil {
 		return nil, err
 	}
@@ -76,14 +80,18 @@ func (w *wiring) route(r *config.Route) (route *relay.Route, err error) {
 	return relay.NewRoute(opts, source, sink, w.log)
 }
 
-func (w *wiring) source(r *config.Route) (relay.Source, error) {
+// source returns the route's source: that which the route before has left to it, if it has.
+func (w *wiring) source(r *config.Route, left *relay.Intake) (relay.Source, error) {
 	switch {
+	case left != nil:
+		return left, nil
 	case r.Source.Core != nil:
-		conn, err := w.connect(r, r.Source.Core.NATS, "source")
+		conn, err := w.connectAs(intakeOf(r), r, r.Source.Core.NATS, "source")
 		if err != nil {
 			return nil, err
 		}
-		return sources.NewCore(conn, r.Source.Core, w.routeLog(r)), nil
+		core := sources.NewCore(conn, r.Source.Core, w.routeLog(r))
+		return relay.NewIntake(core, func(ctx context.Context) { w.conns.close(ctx, intakeOf(r)) }), nil
 	case r.Source.JetStream != nil:
 		conn, err := w.connect(r, r.Source.JetStream.NATS, "source")
 		if err != nil {
@@ -143,13 +151,21 @@ func (w *wiring) deadLetters(r *config.Route) (relay.DeadLetters, error) {
 // connect opens a connection of the route's own, so that a consumer that the server cuts off for being slow
 // takes nobody else along.
 func (w *wiring) connect(r *config.Route, name, role string) (*natsconn.Conn, error) {
+	return w.connectAs(r.Name, r, name, role)
+}
+
+// connectAs does the same, for an owner whose life is not the route's.
+func (w *wiring) connectAs(owner string, r *config.Route, name, role string) (*natsconn.Conn, error) {
 	conn, err := natsconn.Open(w.cfg.NATS[name], natsconn.Options{Instance: w.cfg.Instance, Role: r.Name + " " + role, Log: w.routeLog(r)})
 	if err != nil {
 		return nil, fmt.Errorf("connection %s: %w", name, err)
 	}
-	w.conns.add(r.Name, conn)
+	w.conns.add(owner, conn)
 	return conn, nil
 }
+
+// intakeOf is the owner of the connection of a route's intake. No route has that name.
+func intakeOf(r *config.Route) string { return r.Name + " intake" }
 
 func (w *wiring) routeLog(r *config.Route) zerolog.Logger {
 	return w.log.With().Str("route", r.Name).Logger()
