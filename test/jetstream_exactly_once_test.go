@@ -9,12 +9,13 @@ import (
 
 var (
 	onceMessages = flag.Int("once.messages", 20_000, "messages of TestExactlyOnceThroughKills")
-	onceKills    = flag.Int("once.kills", 8, "how often it kills something")
+	onceKills    = flag.Int("once.kills", 5, "how often it kills something")
 )
 
 // Random kills of relay, source, target and link, at random moments of a transfer, with outages longer than the target remembers ids: the
 // target stream holds each message exactly once, in order.
 func TestExactlyOnceThroughKills(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ target, buffer, sink string }{
 		"fast ingest": {`, "allow_batched": true`, `persist = "outage"`, ""},
 		"chained":     {"", `persist = "always"`, `batch_publish = "off"`},

@@ -205,3 +205,10 @@ func (l *link) awaitAcked() {
 		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
 	}, "everything is acknowledged at the source")
 }
+
+func decodeJSON(t *testing.T, data []byte, to any) {
+	t.Helper()
+	if err := json.Unmarshal(data, to); err != nil {
+		t.Fatalf("%v in %s", err, data)
+	}
+}
