@@ -26,7 +26,7 @@ $ natsrelay run`,
 	}
 	root.SetUsageFunc(usage)
 	root.SetHelpFunc(help)
-	root.AddCommand(newDemo(), newRun(), newCheck(), newInit(), newListen(), newStatus(), newPause(), newResume(), newSpool(), newDead(), newVersion(), newCompletion())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newInit(), newListen(), newStatus(), newPause(), newResume(), newSpool(), newDead(), newVersion(), newCompletion(), newMan())
 	return root
 }
 
