@@ -155,6 +155,9 @@ func TestJetStreamSourceWithEveryBuffer(t *testing.T) {
 	relay.start()
 	const n = 600
 	stream.publish(n / 3)
+	for name, tally := range tallies {
+		within(t, 60*time.Second, func() bool { return tally.count() > 0 }, "the first ones arrive by %s", name)
+	}
 	for _, e := range endpoints {
 		e.down()
 	}

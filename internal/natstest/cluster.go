@@ -113,12 +113,17 @@ func (c *Cluster) stepDown(what, subject string, leader func() *Process) {
 	c.t.Helper()
 	var before *Process
 	Eventually(c.t, what+" has a leader", func() bool { before = leader(); return before != nil })
-	c.withJetStream(func(ctx context.Context, nc *nats.Conn, _ jetstream.JetStream) {
-		if _, err := nc.RequestWithContext(ctx, subject, nil); err != nil {
-			c.t.Errorf("step down of %s: %v", what, err)
+	var asked time.Time
+	Eventually(c.t, what+" has another leader", func() bool {
+		now := leader()
+		if now == before && time.Since(asked) > 3*time.Second { // the others may have chosen it again, since they are behind
+			asked = time.Now()
+			c.withJetStream(func(ctx context.Context, nc *nats.Conn, _ jetstream.JetStream) {
+				_, _ = nc.RequestWithContext(ctx, subject, nil) // without an answer, it is asked again
+			})
 		}
+		return now != nil && now != before
 	})
-	Eventually(c.t, what+" has another leader", func() bool { now := leader(); return now != nil && now != before })
 }
 
 func (c *Cluster) streamInfo(stream string) (info *jetstream.StreamInfo) {
