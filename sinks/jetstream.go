@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,9 +45,7 @@ type JetStream struct {
 	failures atomic.Uint64 // Delivers that have failed, counted from 1: an earlier process may have left something, too
 	sure     atomic.Uint64 // the count at the beginning of the newest Deliver that was acknowledged
 
-	mu   sync.Mutex
-	idle []*jsLane
-	all  []*jsLane
+	lanes lanes[*jsLane]
 
 	midBatch func(i int) // tests: called before message i is published
 }
@@ -85,12 +82,9 @@ func (s *JetStream) Limits() relay.Limits {
 
 // Close implements relay.Sink. Every batch has been settled by then.
 func (s *JetStream) Close(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.all {
+	for _, l := range s.lanes.drain() {
 		l.close()
 	}
-	s.all, s.idle = nil, nil
 	return nil
 }
 
@@ -118,8 +112,11 @@ func (s *JetStream) deliver(ctx context.Context, batch []*relay.Message, out []r
 	if err != nil {
 		return err
 	}
-	l := s.take()
-	defer s.put(l)
+	l := s.lanes.take(func() *jsLane { return newJSLane(s) })
+	defer func() {
+		l.msg.forget()
+		s.lanes.put(l)
+	}()
 	if err := l.attach(epoch); err != nil {
 		return err
 	}
@@ -225,25 +222,4 @@ func (s *JetStream) silence(ctx context.Context, epoch natsconn.Epoch) error {
 	}
 	epoch.Cut() // nats.go goes on with a connection whose flush has timed out
 	return errNATSNoPong
-}
-
-// take gives the caller a lane of its own.
-func (s *JetStream) take() *jsLane {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := len(s.idle); n > 0 {
-		l := s.idle[n-1]
-		s.idle = s.idle[:n-1]
-		return l
-	}
-	l := newJSLane(s)
-	s.all = append(s.all, l)
-	return l
-}
-
-func (s *JetStream) put(l *jsLane) {
-	l.msg.forget()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.idle = append(s.idle, l)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,9 +41,7 @@ type NATS struct {
 
 	inFlight atomic.Int64 // bytes published and not confirmed
 
-	mu    sync.Mutex
-	lanes []*natsLane // idle ones
-	all   []*natsLane
+	lanes lanes[*natsLane]
 
 	midBatch func(i int) // tests: called before message i is published
 }
@@ -62,12 +59,9 @@ func (s *NATS) Limits() relay.Limits {
 
 // Close implements relay.Sink. Every batch has been settled by then: there is nothing to flush.
 func (s *NATS) Close(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.all {
+	for _, l := range s.lanes.drain() {
 		l.watch.Close()
 	}
-	s.all, s.lanes = nil, nil
 	return nil
 }
 
@@ -88,8 +82,11 @@ func (s *NATS) deliver(ctx context.Context, batch []*relay.Message, out []relay.
 	if err != nil {
 		return err
 	}
-	l := s.take()
-	defer s.put(l)
+	l := s.lanes.take(func() *natsLane { return newNATSLane(s) })
+	defer func() {
+		l.msg.forget()
+		s.lanes.put(l)
+	}()
 	l.watch.Begin(epoch)
 	defer l.watch.Stop()
 	bytes, err := l.publish(epoch, batch, out)
@@ -160,25 +157,4 @@ func settle(batch []*relay.Message, out []relay.Outcome, denied map[string]error
 		}
 	}
 	return blocked
-}
-
-// take gives the caller a lane of its own.
-func (s *NATS) take() *natsLane {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := len(s.lanes); n > 0 {
-		l := s.lanes[n-1]
-		s.lanes = s.lanes[:n-1]
-		return l
-	}
-	l := newNATSLane(s)
-	s.all = append(s.all, l)
-	return l
-}
-
-func (s *NATS) put(l *natsLane) {
-	l.msg.forget()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lanes = append(s.lanes, l)
 }
