@@ -224,6 +224,9 @@ func (p *pull) status(m *nats.Msg) {
 	}
 	switch {
 	case code == "100":
+		if l.awaited > 0 {
+			l.openUp() // the consumer has nothing more to deliver: fewer were missing than it seemed
+		}
 	case code == "404", code == "408", code == "409" && m.Header.Get("Nats-Pending-Messages") != "":
 		p.wanted -= number(m.Header.Get("Nats-Pending-Messages"))
 		p.bytes -= number(m.Header.Get("Nats-Pending-Bytes"))
@@ -272,6 +275,9 @@ func (p *pull) roomy() bool {
 }
 
 func (p *pull) budget() int { return int(p.s.cfg.PullBytes) }
+
+// awaitHeartbeat is the heartbeat of requests for what is recalled: it ends the wait for what does not come.
+const awaitHeartbeat = 500 * time.Millisecond
 
 // heartbeat returns how often the server is to say that it is there; not more often than it allows for a request's life.
 func (p *pull) heartbeat() time.Duration { return min(p.s.times.heartbeat, p.expires()/2) }
@@ -342,6 +348,9 @@ func (p *pull) next() (pullRequest, bool) {
 		room = 1 // it is there to be chosen: what it brings is asked for again
 	}
 	r := pullRequest{Batch: room, MaxBytes: bytes, Expires: p.expires(), Heartbeat: p.heartbeat()}
+	if l.awaited > 0 {
+		r.Heartbeat = min(r.Heartbeat, awaitHeartbeat)
+	}
 	if p.large {
 		// Not until all that was asked for has come and is passed on. Then that one message alone, whatever its size.
 		if p.wanted > 0 || l.queueBytes > 0 {

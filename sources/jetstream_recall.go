@@ -51,7 +51,8 @@ func (s *JetStream) recall(ctx context.Context, b *binding) (alone bool, err err
 	if b.info, err = s.look(ctx, b); err != nil { // some of the acknowledgements may have been news to it
 		return true, apiError("look up consumer "+s.cfg.Durable, err)
 	}
-	s.ledger.await(max(0, b.info.NumAckPending-s.ledger.heldIn(from, to)), to)
+	// Too many, if what is held here was settled since the look; then the pull's first heartbeat ends the wait.
+	s.ledger.await(min(len(missing), max(0, b.info.NumAckPending-s.ledger.heldIn(from, to))), to)
 	return true, nil
 }
 
