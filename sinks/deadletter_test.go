@@ -180,7 +180,10 @@ func TestDeadLetterNATSFails(t *testing.T) {
 	}
 	srv.Stop()
 	natstest.Eventually(t, "the outage is reported", func() bool {
-		_, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 5)})
+		// One that has failed before waits for the connection, which does not come back.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := s.Store(ctx, []*relay.DeadLetter{letter("1", 5)})
 		fault, ok := errors.AsType[*relay.Fault](err)
 		return ok && !fault.Blocked
 	})
