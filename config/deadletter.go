@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/natsrelay/natsrelay/internal/subject"
+)
 
 // deadLetterTable: without the table its defaults hold, but it matters whether it is there (DeadLetter.Given).
 func deadLetterTable(c *DeadLetter) table {
@@ -49,7 +53,7 @@ func checkDeadLetterLoop(b *binder, route value, c *Route) {
 		return
 	}
 	for _, s := range c.Source.filter() {
-		if overlap(s, dead.Subject) {
+		if subject.Overlap(s, dead.Subject) {
 			table, _ := route.get("dead_letter")
 			at, _ := table.get("subject")
 			b.problem(at, "is one of the route's own: its dead letters would come back as messages")

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/natsrelay/natsrelay/internal/subject"
 	"github.com/natsrelay/natsrelay/internal/submap"
 	"github.com/natsrelay/natsrelay/internal/when"
 )
@@ -173,8 +174,8 @@ func checkLoop(b *binder, route value, c *Route) {
 		b.problem(at, "is also the source, and the subjects stay the same: each message would come back at once")
 		return
 	}
-	for i, subject := range c.Source.filter() {
-		if overlap(submap.Pattern(c.Transform.Subject), subject) {
+	for i, taken := range c.Source.filter() {
+		if subject.Overlap(submap.Pattern(c.Transform.Subject), taken) {
 			transform, _ := route.get("transform")
 			at, _ := transform.get("subject")
 			b.problem(at, "may be what source.subjects[%d] matches, on the same connection: the message would come back at once", i)

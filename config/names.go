@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/natsrelay/natsrelay/internal/subject"
 )
 
 // The functions here called badX say what is wrong with an X, "" if nothing. They do not quote it: it may be expanded.
@@ -66,7 +68,7 @@ func subjects(b *binder, v value) ([]string, bool) {
 	elems, _ := v.elems()
 	for i, e := range elems {
 		for j, earlier := range all[:i] {
-			if all[i] != earlier && overlap(all[i], earlier) {
+			if all[i] != earlier && subject.Overlap(all[i], earlier) {
 				b.problem(e, "overlaps element %d: a message that both match would come twice", j)
 				ok = false
 			}
@@ -76,23 +78,6 @@ func subjects(b *binder, v value) ([]string, bool) {
 }
 
 func isBlankOrControl(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
-
-// overlap reports whether there is a subject that both patterns match. The pattern "", which was no subject, matches none.
-func overlap(a, b string) bool {
-	if a == "" || b == "" {
-		return false
-	}
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range min(len(as), len(bs)) {
-		switch {
-		case as[i] == ">" || bs[i] == ">":
-			return true
-		case as[i] != "*" && bs[i] != "*" && as[i] != bs[i]:
-			return false
-		}
-	}
-	return len(as) == len(bs)
-}
 
 // queueGroup reads the name of a queue group; "" is a plain subscription.
 func queueGroup(b *binder, v value) (string, bool) {

@@ -44,23 +44,6 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-func TestOverlap(t *testing.T) {
-	tests := []struct {
-		a, b string
-		want bool
-	}{
-		{"a", "a", true}, {"a", "b", false}, {"a", "a.b", false},
-		{">", "a", true}, {">", "a.b.c", true}, {"a.>", "a", false}, {"a.>", "a.b", true}, {"a.>", "b.>", false},
-		{"*", "a", true}, {"*", "a.b", false}, {"*.b", "a.*", true}, {"a.*.c", "a.b.*", true}, {"a.*.c", "a.b.d", false},
-		{"a.*", "a.>", true}, {"*.>", "a", false}, {"*.>", "a.b", true}, {"*.*.>", "a.>", true}, {"", ">", false},
-	}
-	for _, tt := range tests {
-		if overlap(tt.a, tt.b) != tt.want || overlap(tt.b, tt.a) != tt.want {
-			t.Errorf("overlap(%q, %q) is not %t both ways", tt.a, tt.b, tt.want)
-		}
-	}
-}
-
 func TestDidYouMean(t *testing.T) {
 	known := []string{"timeout", "type", "url", "urls", "user", "max_age", "sync", "subjects"}
 	for wrong, want := range map[string]string{

@@ -3,9 +3,7 @@ package sinks
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,11 +58,11 @@ func streamAPI(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, what, st
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	ctx, stop := untilDenied(ctx, conn)
+	ctx, stop := conn.UntilDenied(ctx, "$JS.")
 	defer stop()
 	m, err := nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", subject, becauseDenied(ctx, err))
+		return nil, fmt.Errorf("%s: %w", subject, natsconn.BecauseDenied(ctx, err))
 	}
 	info := new(streamInfo)
 	if err := json.Unmarshal(m.Data, info); err != nil {
@@ -74,23 +72,4 @@ func streamAPI(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, what, st
 		return nil, info.Error
 	}
 	return info, nil
-}
-
-// untilDenied returns a context that ends, too, when the server does not permit a request to the JetStream API: nobody will answer it then.
-func untilDenied(ctx context.Context, conn *natsconn.Conn) (_ context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	ignore := conn.OnError(func(err error) {
-		if e, ok := errors.AsType[*natsconn.PermissionError](err); ok && strings.HasPrefix(e.Subject, "$JS.") {
-			cancel(e)
-		}
-	})
-	return ctx, func() { ignore(); cancel(nil) }
-}
-
-// becauseDenied returns what ended a context of untilDenied, if it was that, or else the error.
-func becauseDenied(ctx context.Context, err error) error {
-	if denied, ok := errors.AsType[*natsconn.PermissionError](context.Cause(ctx)); ok {
-		return denied
-	}
-	return err
 }

@@ -3,11 +3,13 @@ package sinks
 import (
 	"context"
 	"errors"
-	"strings"
+	"slices"
+
+	"github.com/natsrelay/natsrelay/internal/subject"
 )
 
 // Check looks at the stream as the first delivery would, but creates and publishes nothing. patterns are what the subjects of the messages
-// will match, nil if that is not known. Warnings go to the log; an error says what keeps messages from being delivered.
+// will match. Warnings go to the log; an error says what keeps messages from being delivered.
 func (s *JetStream) Check(ctx context.Context, patterns []string) error {
 	s.failing.Store(true) // so that it waits for the connection
 	epoch, err := s.epoch(ctx)
@@ -27,8 +29,8 @@ func (s *JetStream) Check(ctx context.Context, patterns []string) error {
 		return err
 	}
 	for _, p := range patterns {
-		if p != ">" && !coveredBy(stream.info.Config.Subjects, p) {
-			return blocked("stream %q: it does not take all of %q; its subjects are %q", s.js.Stream, p, stream.info.Config.Subjects)
+		if err := s.checkPattern(stream.info.Config.Subjects, p); err != nil {
+			return err
 		}
 	}
 	if limit := stream.info.Config.MaxMsgSize; limit > 0 && limit < epoch.Conn().MaxPayload() {
@@ -37,24 +39,14 @@ func (s *JetStream) Check(ctx context.Context, patterns []string) error {
 	return nil
 }
 
-// coveredBy reports whether one of the subjects, with wildcards, matches all that the pattern matches.
-func coveredBy(subjects []string, pattern string) bool {
-	for _, s := range subjects {
-		if covers(strings.Split(s, "."), strings.Split(pattern, ".")) {
-			return true
-		}
+// checkPattern compares the subjects of the stream with what those of the messages match. A part may be all that there will be.
+func (s *JetStream) checkPattern(subjects []string, pattern string) error {
+	overlaps := func(taken string) bool { return subject.Overlap(taken, pattern) }
+	switch {
+	case !slices.ContainsFunc(subjects, overlaps):
+		return blocked("stream %q: it takes nothing of %q; its subjects are %q", s.js.Stream, pattern, subjects)
+	case pattern != ">" && !takes(subjects, pattern):
+		s.opts.Log.Warn().Msgf("stream %q: it takes a part of %q only, its subjects are %q: the route is blocked while it has another message", s.js.Stream, pattern, subjects)
 	}
-	return false
-}
-
-func covers(subject, pattern []string) bool {
-	for i, s := range subject {
-		switch {
-		case s == ">":
-			return len(pattern) > i
-		case i >= len(pattern) || pattern[i] == ">" || s != "*" && s != pattern[i]:
-			return false
-		}
-	}
-	return len(subject) == len(pattern)
+	return nil
 }

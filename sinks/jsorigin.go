@@ -213,14 +213,14 @@ func (s *originScan) chunk(ctx context.Context, from, to uint64) (found origin, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	ctx, stop := untilDenied(ctx, s.sink.conn)
+	ctx, stop := s.sink.conn.UntilDenied(ctx, "$JS.")
 	defer stop()
 	c, err := js.CreateConsumer(ctx, s.sink.js.Stream, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
 		HeadersOnly: true, MemoryStorage: true, Replicas: 1, InactiveThreshold: scanTimeout,
 	})
 	if err != nil {
-		return origin{}, false, oldest, fmt.Errorf("create a consumer to read it: %w", becauseDenied(ctx, err))
+		return origin{}, false, oldest, fmt.Errorf("create a consumer to read it: %w", natsconn.BecauseDenied(ctx, err))
 	}
 	defer func() { // a consumer that stays behind goes by itself
 		drop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/internal/subject"
 	"github.com/natsrelay/natsrelay/natsconn"
 	"github.com/natsrelay/natsrelay/relay"
 )
@@ -158,27 +160,9 @@ func (s *JetStream) tell(format string, args ...any) {
 	}
 }
 
-// takes reports whether one of the patterns matches the subject.
-func takes(patterns []string, subject string) bool {
-	for _, p := range patterns {
-		if matches(p, subject) {
-			return true
-		}
-	}
-	return false
-}
-
-func matches(pattern, subject string) bool {
-	ps, ss := strings.Split(pattern, "."), strings.Split(subject, ".")
-	for i, p := range ps {
-		switch {
-		case p == ">":
-			return len(ss) > i
-		case i >= len(ss) || p != "*" && p != ss[i]:
-			return false
-		}
-	}
-	return len(ps) == len(ss)
+// takes reports whether one of the patterns matches the subject, or all that it matches if it is a pattern, too.
+func takes(patterns []string, wanted string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return subject.Covers(p, wanted) })
 }
 
 // newStream is the stream as create_stream describes it. Fast ingest is switched on where the server has it.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/natsrelay/natsrelay/config"
 )
 
 // A binding is the consumer as it was found at the beginning of a round.
@@ -48,7 +50,7 @@ func (s *JetStream) bind(ctx context.Context, nc *nats.Conn) (*binding, error) {
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		err = apiError("look up consumer "+s.cfg.Durable, err)
 	case s.cfg.Consumer == "bind":
-		err = blocked(`there is no consumer %s in stream %s: create it, or set consumer = "ensure"`, s.cfg.Durable, s.cfg.Stream)
+		err = noConsumer(s.cfg)
 	default:
 		err = s.create(ctx, b)
 	}
@@ -57,6 +59,11 @@ func (s *JetStream) bind(ctx context.Context, nc *nats.Conn) (*binding, error) {
 	}
 	s.adopt(b)
 	return b, nil
+}
+
+// noConsumer is the error of a consumer that is not the relay's to make.
+func noConsumer(cfg *config.JetStreamSource) error {
+	return blocked(`there is no consumer %s in stream %s: create it, or set consumer = "ensure"`, cfg.Durable, cfg.Stream)
 }
 
 // look asks for the state of the consumer.
@@ -210,7 +217,22 @@ func (s *JetStream) compare(b *binding, freshStream bool) {
 // update changes what differs between the consumer and the configuration. A change that is refused leaves the consumer as it is: a consumer is
 // never created again, for that would lose its place (nats-server #8491).
 func (s *JetStream) update(ctx context.Context, b *binding) error {
-	have, want := b.info.Config, s.wanted()
+	next, what := s.changed(b.info.Config)
+	if what == "" {
+		return nil
+	}
+	consumer, err := b.stream.UpdateConsumer(ctx, next)
+	if err != nil {
+		return apiError(fmt.Sprintf("change consumer %s (%s)", s.cfg.Durable, what), err)
+	}
+	b.info = consumer.CachedInfo()
+	s.log.Info().Str("changed", what).Msg("the consumer is changed to what the configuration says")
+	return nil
+}
+
+// changed returns what a consumer becomes that the configuration describes, and in words what that changes; "": nothing.
+func (s *JetStream) changed(have jetstream.ConsumerConfig) (next jetstream.ConsumerConfig, what string) {
+	want := s.wanted()
 	var changes []string
 	note := func(differs bool, format string, args ...any) bool {
 		if differs {
@@ -237,17 +259,7 @@ func (s *JetStream) update(ctx context.Context, b *binding) error {
 		"priority groups %q to %q", have.PriorityGroups, want.PriorityGroups) {
 		have.PriorityPolicy, have.PriorityGroups, have.PinnedTTL = want.PriorityPolicy, want.PriorityGroups, want.PinnedTTL
 	}
-	if len(changes) == 0 {
-		return nil
-	}
-	what := strings.Join(changes, ", ")
-	consumer, err := b.stream.UpdateConsumer(ctx, have)
-	if err != nil {
-		return apiError(fmt.Sprintf("change consumer %s (%s)", s.cfg.Durable, what), err)
-	}
-	b.info = consumer.CachedInfo()
-	s.log.Info().Str("changed", what).Msg("the consumer is changed to what the configuration says")
-	return nil
+	return have, strings.Join(changes, ", ")
 }
 
 // check says what of a consumer's settings the route cannot work with, and how to mend it.

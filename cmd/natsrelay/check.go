@@ -15,8 +15,8 @@ func newCheck() *cobra.Command {
 		Use:   "check [-c FILE] [--online]",
 		Short: "Check a configuration and print everything that is wrong with it",
 		Long: `It reads the file and the secrets that it names, and writes nothing. With --online it also connects to every server that a route
-needs, and looks at streams and payload limits; it publishes nothing and creates nothing. Its exit status is 1 if something would keep a
-route from working.`,
+needs, and looks at permissions, streams, consumers and payload limits; it publishes no message, takes none, and creates nothing: what the
+user may do is asked of the server, not tried. Its exit status is 1 if something would keep a route from working.`,
 		Example: "$ natsrelay check -c relay.toml --online",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,7 +34,7 @@ route from working.`,
 		},
 	}
 	configFlag(cmd, &path)
-	cmd.Flags().BoolVar(&online, "online", false, "connect to the servers and look at what is there")
+	cmd.Flags().BoolVar(&online, "online", false, "connect to the servers, too, and look at what is there")
 	return cmd
 }
 

@@ -2,20 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
-	"sync"
+	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/natsconn"
 	"github.com/natsrelay/natsrelay/sinks"
+	"github.com/natsrelay/natsrelay/sources"
 	"github.com/rs/zerolog"
 )
 
@@ -44,100 +41,99 @@ func checkOnline(ctx context.Context, cfg *config.Config, out io.Writer) error {
 }
 
 func (c *onlineCheck) route(ctx context.Context, r *config.Route) {
-	var taken, given int64 // max_payload of source and sink
-	switch {
-	case r.Source.Core != nil:
-		taken = c.nats(ctx, r, "source", r.Source.Core.NATS, nil)
-	case r.Source.JetStream != nil:
-		taken = c.nats(ctx, r, "source", r.Source.JetStream.NATS, func(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, _ zerolog.Logger) error {
-			return lookAtSource(ctx, conn, nc, r.Source.JetStream)
-		})
-	}
-	switch {
-	case r.Sink.HTTP != nil:
-		c.http(ctx, r)
-	case r.Sink.NATS.JetStream != nil:
-		given = c.nats(ctx, r, "sink", r.Sink.NATS.NATS, func(ctx context.Context, conn *natsconn.Conn, _ *nats.Conn, log zerolog.Logger) error {
-			s := sinks.NewJetStream(conn, r.Sink.NATS, sinks.JetStreamOptions{RetryMax: r.Delivery.Retry.Max, Log: log})
-			return s.Check(ctx, subjectsAfter(r))
-		})
-	default:
-		given = c.nats(ctx, r, "sink", r.Sink.NATS.NATS, nil)
-	}
+	taken := c.source(ctx, r)
+	given := c.sink(ctx, r)
 	if given > 0 && taken > given {
-		c.report(r, "sink", "warning: its server takes payloads of %d bytes, the source's %d: larger messages become dead letters; raise max_payload", given, taken)
+		c.end(r, "sink").warn("its server takes payloads of %d bytes, the source's %d: larger messages become dead letters; raise max_payload", given, taken)
 	}
 	if r.DeadLetter.To == "nats" {
-		c.nats(ctx, r, "dead letters", r.DeadLetter.NATS, nil)
+		e := c.end(r, "dead letters")
+		e.nats(ctx, r.DeadLetter.NATS, func(_ context.Context, s *natsServer) error {
+			e.mayPublish(s, []string{r.DeadLetter.Subject})
+			return nil
+		})
 	}
 }
 
-// subjectsAfter returns what the messages' subjects match when they get to the sink, nil if a transformation makes others of them.
-func subjectsAfter(r *config.Route) []string {
-	if r.Transform.Subject != "" {
-		return nil
+// source looks at the route's source, and returns the max_payload of its server, 0 if that is not known.
+func (c *onlineCheck) source(ctx context.Context, r *config.Route) (maxPayload int64) {
+	e := c.end(r, "source")
+	if core := r.Source.Core; core != nil {
+		return e.nats(ctx, core.NATS, func(_ context.Context, s *natsServer) error {
+			e.maySubscribe(s, core)
+			return nil
+		})
 	}
-	return r.Source.Patterns()
+	js := r.Source.JetStream
+	return e.nats(ctx, js.NATS, func(ctx context.Context, s *natsServer) error {
+		return sources.CheckJetStream(ctx, s.conn, s.nc, js, s.permissions, s.log)
+	})
 }
 
-// nats connects, looks on if there is more to see, and returns the server's max_payload, 0 if there is no connection.
-func (c *onlineCheck) nats(ctx context.Context, r *config.Route, end, name string, look func(context.Context, *natsconn.Conn, *nats.Conn, zerolog.Logger) error) int64 {
+// sink looks at the route's sink, and returns the max_payload of its server, 0 if there is none or it is not known.
+func (c *onlineCheck) sink(ctx context.Context, r *config.Route) (maxPayload int64) {
+	e := c.end(r, "sink")
+	if r.Sink.HTTP != nil {
+		e.http(ctx, r.Sink.HTTP)
+		return 0
+	}
+	return e.nats(ctx, r.Sink.NATS.NATS, func(ctx context.Context, s *natsServer) error {
+		e.mayPublish(s, subjectsAfter(r))
+		if r.Sink.NATS.JetStream == nil {
+			return nil
+		}
+		sink := sinks.NewJetStream(s.conn, r.Sink.NATS, sinks.JetStreamOptions{RetryMax: r.Delivery.Retry.Max, Log: s.log})
+		return sink.Check(ctx, subjectsAfter(r))
+	})
+}
+
+// An endCheck looks at one end of a route.
+type endCheck struct {
+	check *onlineCheck
+	route *config.Route
+	name  string
+}
+
+func (c *onlineCheck) end(r *config.Route, name string) *endCheck {
+	return &endCheck{check: c, route: r, name: name}
+}
+
+// nats connects, has look look at the server, and returns its max_payload, 0 if there is no connection.
+func (e *endCheck) nats(ctx context.Context, name string, look func(context.Context, *natsServer) error) int64 {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	said := new(lastWords)
-	log := zerolog.New(said)
-	conn, err := natsconn.Open(c.cfg.NATS[name], natsconn.Options{Instance: c.cfg.Instance, Role: "check", Log: log})
+	connecting, looking := new(lastWords), new(lastWords)
+	conn, err := natsconn.Open(e.check.cfg.NATS[name], natsconn.Options{Instance: e.check.cfg.Instance, Role: "check", Log: zerolog.New(connecting)})
 	if err != nil {
-		c.fail(r, end, "nats %q: %v", name, err)
+		e.fail("nats %q: %v", name, err)
 		return 0
 	}
 	defer conn.Close(ctx) // cut at the latest when ctx ends
 	nc, _, err := conn.Attach(ctx)
 	if err != nil {
-		c.fail(r, end, "nats %q: not connected: %s", name, said.err(err))
+		e.fail("nats %q: not connected: %s", name, connecting.err(err))
 		return 0
 	}
-	c.report(r, end, "nats %q: connected to %s, version %s, max_payload %d", name, nc.ConnectedServerName(), nc.ConnectedServerVersion(), nc.MaxPayload())
-	said.forget()
-	if look != nil {
-		err = look(ctx, conn, nc, log)
-	}
-	for _, text := range said.notes() {
-		c.report(r, end, "%s", text)
+	e.say("nats %q: connected to %s, nats-server %s, max_payload %d", name, nc.ConnectedUrlRedacted(), nc.ConnectedServerVersion(), nc.MaxPayload())
+	s := &natsServer{conn: conn, nc: nc, log: zerolog.New(looking)}
+	e.askPermissions(ctx, s)
+	err = look(ctx, s)
+	for _, text := range looking.notes() {
+		e.say("%s", text)
 	}
 	if err != nil {
-		c.fail(r, end, "%v", err)
+		for problem := range strings.SplitSeq(err.Error(), "\n") { // of errors.Join
+			e.fail("%s", problem)
+		}
 	}
 	return nc.MaxPayload()
 }
 
-// lookAtSource looks for the stream, and for the consumer where the relay does not make it.
-func lookAtSource(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, source *config.JetStreamSource) error {
-	js, err := conn.JetStream(nc)
-	if err != nil {
-		return err
-	}
-	stream, err := js.Stream(ctx, source.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("stream %q does not exist: create it, or mend source.stream", source.Stream)
-	}
-	if err != nil {
-		return fmt.Errorf("stream %q: %w; the relay needs to be permitted $JS.API.STREAM.INFO.%s", source.Stream, err, source.Stream)
-	}
-	if source.Consumer != "bind" {
-		return nil
-	}
-	if _, err := stream.Consumer(ctx, source.Durable); err != nil {
-		return fmt.Errorf("consumer %q: %w; create it, or use consumer = \"ensure\"", source.Durable, err)
-	}
-	return nil
-}
-
 // http opens a connection to the endpoint, and sends nothing.
-func (c *onlineCheck) http(ctx context.Context, r *config.Route) {
-	u, err := url.Parse(r.Sink.HTTP.Endpoint)
-	if err != nil || r.Sink.HTTP.Proxy != "" || u.Hostname() == "" {
-		c.report(r, "sink", "%s: not looked at: it is behind a proxy, or its host is not plain to see", r.Sink.HTTP.Endpoint)
+func (e *endCheck) http(ctx context.Context, sink *config.HTTPSink) {
+	u, err := url.Parse(sink.Endpoint)
+	if err != nil || sink.Proxy != "" || u.Hostname() == "" {
+		e.say("%s: not looked at: it is behind a proxy, or its host is not plain to see", sink.Endpoint)
 		return
 	}
 	port := u.Port()
@@ -149,71 +145,20 @@ func (c *onlineCheck) http(ctx context.Context, r *config.Route) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
-		c.fail(r, "sink", "%s: %v", r.Sink.HTTP.Endpoint, err)
+		e.fail("%s: %v", sink.Endpoint, err)
 		return
 	}
 	_ = conn.Close() // nothing was sent
-	c.report(r, "sink", "%s: somebody listens there", r.Sink.HTTP.Endpoint)
+	e.say("%s: somebody listens there", sink.Endpoint)
 }
 
-func (c *onlineCheck) fail(r *config.Route, end, format string, args ...any) {
-	c.failed++
-	c.report(r, end, "FAILS: "+format, args...)
+func (e *endCheck) fail(format string, args ...any) {
+	e.check.failed++
+	e.say("FAILS: "+format, args...)
 }
 
-func (c *onlineCheck) report(r *config.Route, end, format string, args ...any) {
-	fmt.Fprintf(c.out, "%s: %s: %s\n", r.Name, end, fmt.Sprintf(format, args...))
-}
+func (e *endCheck) warn(format string, args ...any) { e.say("warning: "+format, args...) }
 
-// lastWords keeps what is logged.
-type lastWords struct {
-	mu    sync.Mutex
-	lines []logLine
-}
-
-type logLine struct {
-	Level, Message, Error string
-}
-
-func (w *lastWords) Write(p []byte) (int, error) {
-	var line logLine
-	if err := json.Unmarshal(p, &line); err != nil {
-		return 0, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.lines = append(w.lines, line)
-	return len(p), nil
-}
-
-func (w *lastWords) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.lines = nil
-}
-
-// err returns the last error that was logged, or else the given one.
-func (w *lastWords) err(otherwise error) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i := len(w.lines) - 1; i >= 0; i-- {
-		if w.lines[i].Error != "" {
-			return w.lines[i].Error
-		}
-	}
-	return otherwise.Error()
-}
-
-// notes returns what was logged.
-func (w *lastWords) notes() (texts []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, line := range w.lines {
-		text := line.Message
-		if line.Level == "warn" {
-			text = "warning: " + text
-		}
-		texts = append(texts, text)
-	}
-	return texts
+func (e *endCheck) say(format string, args ...any) {
+	fmt.Fprintf(e.check.out, "%s: %s: %s\n", e.route.Name, e.name, fmt.Sprintf(format, args...))
 }

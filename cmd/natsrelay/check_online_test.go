@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
@@ -50,6 +54,26 @@ source = { type = "core", nats = "edge", subjects = ["orders.>", "else.*"] }
 sink   = { type = "nats", nats = "cloud", mode = "jetstream", stream = "ORDERS" }
 `
 
+// checkOnlineOf returns the exit status of natsrelay check --online, and all that it says.
+func checkOnlineOf(t *testing.T, config string, args ...any) (status int, said string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "relay.toml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, config, args...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, stderr bytes.Buffer
+	status = run(t.Context(), []string{"check", "--online", "-c", file}, &out, &stderr)
+	return status, out.String() + stderr.String()
+}
+
+func expectLines(t *testing.T, said string, lines ...string) {
+	t.Helper()
+	lines = slices.DeleteFunc(lines, func(want string) bool { return strings.Contains(said, want) })
+	if len(lines) > 0 {
+		t.Errorf("it does not say %q:\n%s", lines, said)
+	}
+}
+
 func TestCheckOnline(t *testing.T) {
 	edge, cloud := natstest.Start(t, "", nil), natstest.Start(t, natstest.JetStream(t)+"\nmax_payload: 100000", nil)
 	js, err := jetstream.New(cloud.Client())
@@ -62,30 +86,12 @@ func TestCheckOnline(t *testing.T) {
 	web := httptest.NewServer(nil)
 	defer web.Close()
 	nobody := natstest.FreePort(t)
-	file := filepath.Join(t.TempDir(), "relay.toml")
-	check := func(config string, args ...any) (status int, said string) {
-		t.Helper()
-		if err := os.WriteFile(file, fmt.Appendf(nil, config, args...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var out, stderr bytes.Buffer
-		status = run(t.Context(), []string{"check", "--online", "-c", file}, &out, &stderr)
-		return status, out.String() + stderr.String()
-	}
-	expect := func(said string, lines ...string) {
-		t.Helper()
-		for _, want := range lines {
-			if !strings.Contains(said, want) {
-				t.Errorf("it does not say %q:\n%s", want, said)
-			}
-		}
-	}
 	args := []any{edge.URL(), cloud.URL(), nobody, web.URL}
-	status, said := check(onlineConfig, args...)
+	status, said := checkOnlineOf(t, onlineConfig, args...)
 	if status != exitDone {
 		t.Errorf("exit status %d", status)
 	}
-	expect(said, "good: source: nats \"edge\": connected to ", "max_payload 1048576\n", "max_payload 100000\n",
+	expectLines(t, said, "good: source: nats \"edge\": connected to ", "max_payload 1048576\n", "max_payload 100000\n",
 		"good: sink: warning: its server takes payloads of 100000 bytes, the source's 1048576",
 		"new: sink: the stream does not exist; it will be created\n",
 		"web: sink: "+web.URL+": somebody listens there\n", "relay.toml: ok, 4 routes")
@@ -96,11 +102,117 @@ func TestCheckOnline(t *testing.T) {
 		t.Error("it created a stream")
 	}
 
-	status, said = check(onlineConfig+onlineTroubles, append(args, nobody)...)
+	status, said = checkOnlineOf(t, onlineConfig+onlineTroubles, append(args, nobody)...)
 	if status != exitFailed {
 		t.Errorf("exit status %d", status)
 	}
-	expect(said, `bad1: source: FAILS: nats "away": not connected: dial tcp`, "connection refused", fmt.Sprintf("bad1: sink: FAILS: http://127.0.0.1:%d: dial tcp", nobody),
+	expectLines(t, said, `bad1: source: FAILS: nats "away": not connected: dial tcp`, "connection refused", fmt.Sprintf("bad1: sink: FAILS: http://127.0.0.1:%d: dial tcp", nobody),
 		`bad2: source: FAILS: stream "NONE" does not exist: create it`, `bad2: sink: FAILS: stream "ORDERS": JetStream does not answer; is it enabled`,
-		`bad3: sink: FAILS: blocked: stream "ORDERS": it does not take all of "else.*"; its subjects are ["orders.>"]`, "5 problems that would keep routes from working")
+		`bad3: sink: FAILS: blocked: stream "ORDERS": it takes nothing of "else.*"; its subjects are ["orders.>"]`, "5 problems that would keep routes from working")
+}
+
+const permissionsConfig = `
+[nats.free]
+urls = [%[1]q]
+user = "free"
+password = "p"
+[nats.limited]
+urls = [%[1]q]
+user = "limited"
+password = "p"
+[nats.mute]
+urls = [%[1]q]
+user = "mute"
+password = "p"
+
+[route.good]
+source = { type = "core", nats = "limited", subjects = ["in.>"], queue = "q" }
+sink   = { type = "nats", nats = "free", mode = "core" }
+[route.core]
+source = { type = "core", nats = "limited", subjects = ["in.*", "secret.*", "other.*"] }
+sink   = { type = "nats", nats = "limited", mode = "core" }
+transform = { subject = "out.{{wildcard(1)}}" }
+dead_letter = { to = "nats", nats = "limited", subject = "dead.letters" }
+[route.stream]
+source = { type = "jetstream", nats = "limited", stream = "ORDERS" }
+sink   = { type = "nats", nats = "free", mode = "core" }
+[route.bind]
+source = { type = "jetstream", nats = "free", stream = "ORDERS", durable = "there", consumer = "bind" }
+sink   = { type = "nats", nats = "limited", mode = "jetstream", stream = "ORDERS" }
+[route.change]
+source = { type = "jetstream", nats = "free", stream = "ORDERS", durable = "there" }
+sink   = { type = "nats", nats = "mute", mode = "core" }
+[route.new]
+source = { type = "jetstream", nats = "free", stream = "ORDERS", subjects = ["orders.>"] }
+sink   = { type = "nats", nats = "limited", mode = "jetstream", stream = "ORDERS" }
+`
+
+const permittedUsers = `
+authorization: { users: [
+	{ user: free, password: p }
+	{ user: mute, password: p, permissions: { publish: "orders.>" } }
+	{ user: limited, password: p, permissions: {
+		publish:   { allow: ["$SYS.REQ.USER.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.>", "orders.eu.>"] }
+		subscribe: { allow: ["_INBOX.>", "in.> q", "secret.*"], deny: "secret.x" }
+	} }
+] }`
+
+// TestCheckOnlinePermissions: what the user may not do is found without trying it. Nothing is published, subscribed to, created or changed.
+func TestCheckOnlinePermissions(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t)+permittedUsers, nil)
+	free := srv.Client(nats.UserInfo("free", "p"))
+	js, err := jetstream.New(free)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "there", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxDeliver: 3}); err != nil {
+		t.Fatal(err)
+	}
+	everything, err := free.SubscribeSync("*.>") // but what has a single token, and all that is $SYS, $JS and _INBOX
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	status, said := checkOnlineOf(t, permissionsConfig, srv.URL())
+	if status != exitFailed {
+		t.Errorf("exit status %d", status)
+	}
+	expectLines(t, said,
+		`core: source: FAILS: not permitted to subscribe to "in.*" in queue group "natsrelay"`+"\n", `core: source: warning: a part of "secret.*" is denied: ["secret.x"]`,
+		`core: source: FAILS: not permitted to subscribe to "other.*" in queue group "natsrelay"`+"\n",
+		`core: sink: FAILS: not permitted to publish to "out.*"`+"\n", `core: dead letters: FAILS: not permitted to publish to "dead.letters"`,
+		`stream: source: consumer "natsrelay-stream" does not exist; it will be created`,
+		`stream: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.MSG.NEXT.ORDERS.natsrelay-stream"`,
+		`stream: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.CREATE.ORDERS.natsrelay-stream"`,
+		`stream: source: FAILS: not permitted to publish to "$JS.ACK.ORDERS.natsrelay-stream.>"`,
+		`bind: source: FAILS: blocked: consumer there cannot be used: its max_deliver is 3`,
+		`change: source: consumer "there" will be changed: ack_wait 1m0s to 30s, max_ack_pending 1000 to 4096, max_deliver 3 to -1`,
+		`change: sink: warning: permissions are not checked, for the server does not tell them: ask $SYS.REQ.USER.INFO: not permitted to publish`,
+		`new: source: consumer "natsrelay-new" does not exist; it will be created`,
+		`new: sink: warning: permitted to publish to a part of "orders.>" only`)
+	if strings.Contains(said, "good: source: FAILS") || strings.Contains(said, "good: source: warning") {
+		t.Error(said)
+	}
+
+	for _, name := range []string{"natsrelay-stream", "natsrelay-new"} {
+		if _, err := stream.Consumer(t.Context(), name); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			t.Errorf("consumer %s: %v", name, err)
+		}
+	}
+	if info, err := stream.Info(t.Context()); err != nil || info.State.LastSeq != 0 {
+		t.Errorf("the stream has %+v: %v", info.State, err)
+	}
+	for {
+		m, err := everything.NextMsg(100 * time.Millisecond)
+		if err != nil {
+			break
+		}
+		if first, _, _ := strings.Cut(m.Subject, "."); !strings.HasPrefix(first, "$") && first != "_INBOX" {
+			t.Errorf("it has published to %s", m.Subject)
+		}
+	}
 }

@@ -1,0 +1,93 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/natsconn"
+)
+
+// CheckJetStream looks at the stream and the consumer of a source as Run would, but creates, changes and takes nothing. permissions are those of the
+// user of nc, which is conn's. What Run would create or change goes to the log; the error says what keeps the source from working.
+func CheckJetStream(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, cfg *config.JetStreamSource, permissions *natsconn.Permissions, log zerolog.Logger) error {
+	s := &JetStream{conn: conn, cfg: cfg, log: log, times: defaultTimes()}
+	if err := s.permitted(permissions, "STREAM.INFO."+cfg.Stream, "CONSUMER.INFO."+cfg.Stream+"."+cfg.Durable); err != nil {
+		return err // the questions below would not be answered
+	}
+	ctx, stop := conn.UntilDenied(ctx, "$JS.") // where the permissions are not known
+	defer stop()
+	js, err := conn.JetStream(nc)
+	if err != nil {
+		return err
+	}
+	stream, err := js.Stream(ctx, cfg.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %q does not exist: create it, or mend source.stream", cfg.Stream)
+	}
+	if err != nil {
+		return apiError("look up stream "+cfg.Stream, natsconn.BecauseDenied(ctx, err))
+	}
+	writes, err := s.checkConsumer(ctx, &binding{nc: nc, stream: stream})
+	needs := []string{"CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Durable}
+	if writes {
+		needs = append(needs, createSubject(cfg))
+	}
+	return errors.Join(err, s.permitted(permissions, needs...), s.mayAcknowledge(permissions))
+}
+
+// checkConsumer says what of the consumer keeps the source from working, and whether Run would create or change it.
+func (s *JetStream) checkConsumer(ctx context.Context, b *binding) (writes bool, err error) {
+	info, err := s.look(ctx, b)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound) && s.cfg.Consumer == "bind":
+		return false, noConsumer(s.cfg)
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		s.log.Info().Msgf("consumer %q does not exist; it will be created", s.cfg.Durable)
+		return true, nil
+	case err != nil:
+		return false, apiError("look up consumer "+s.cfg.Durable, natsconn.BecauseDenied(ctx, err))
+	case s.cfg.Consumer == "bind":
+		return false, s.check(info.Config)
+	}
+	next, what := s.changed(info.Config)
+	if what != "" {
+		s.log.Info().Msgf("consumer %q will be changed: %s", s.cfg.Durable, what)
+	}
+	return what != "", s.check(next)
+}
+
+// permitted says which operations of the JetStream API are denied.
+func (s *JetStream) permitted(p *natsconn.Permissions, operations ...string) error {
+	var errs []error
+	for _, operation := range operations {
+		if subject := api(s.conn.Domain(), operation); p.MayPublish(subject) == natsconn.GrantNone {
+			errs = append(errs, &natsconn.PermissionError{Publish: true, Subject: subject})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mayAcknowledge says that acknowledgements are denied, in either form that a server may have them in (place.go).
+func (s *JetStream) mayAcknowledge(p *natsconn.Permissions) error {
+	consumer := s.cfg.Stream + "." + s.cfg.Durable + ".>"
+	if p.MayPublish(ackPrefix+consumer) == natsconn.GrantNone && p.MayPublish(ackPrefix+"*.*."+consumer) == natsconn.GrantNone {
+		return &natsconn.PermissionError{Publish: true, Subject: ackPrefix + consumer}
+	}
+	return nil
+}
+
+// createSubject is the operation by which nats.go creates and changes the consumer: a filter that is one subject is part of it.
+func createSubject(cfg *config.JetStreamSource) string {
+	operation := []string{"CONSUMER.CREATE", cfg.Stream, cfg.Durable}
+	if len(cfg.Subjects) == 1 {
+		operation = append(operation, cfg.Subjects[0])
+	}
+	return strings.Join(operation, ".")
+}
