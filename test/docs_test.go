@@ -13,7 +13,7 @@ import (
 func TestGuaranteesAreTested(t *testing.T) {
 	t.Parallel()
 	named := 0
-	for _, row := range tableRows(t, "../docs/guarantees.md") {
+	for _, row := range tableRows(t, "../docs/guarantees.md", "guarantee") {
 		for _, part := range strings.Split(row[len(row)-1], " · ") {
 			dir := regexp.MustCompile("`([^`]+)`").FindStringSubmatch(part)
 			if dir == nil {
@@ -38,7 +38,7 @@ func TestGuaranteesAreTested(t *testing.T) {
 func TestOperatingNamesWhatExists(t *testing.T) {
 	t.Parallel()
 	source := readAll(t, "..", ".go", true) + readAll(t, "..", "relay.toml", true)
-	for _, row := range tableRows(t, "../docs/operating.md") {
+	for _, row := range tableRows(t, "../docs/operating.md", "what you see") {
 		for _, quoted := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[0]+row[1], -1) {
 			if text := strings.TrimPrefix(quoted[1], "natsrelay_"); !strings.Contains(source, text) {
 				t.Errorf("there is no %q in the program", text)
@@ -52,23 +52,24 @@ func TestOperatingNamesWhatExists(t *testing.T) {
 	}
 }
 
-// tableRows returns the cells of the rows of a document's tables, without heads.
-func tableRows(t *testing.T, path string) [][]string {
+// tableRows returns the cells of the rows of a document's table, whose head begins with this.
+func tableRows(t *testing.T, path, head string) (rows [][]string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rows [][]string
-	for line := range strings.Lines(string(text)) {
+	_, table, _ := strings.Cut(string(text), "\n| "+head+" |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for line := range strings.Lines(table) {
 		if strings.HasPrefix(line, "| ") {
 			rows = append(rows, strings.Split(strings.Trim(strings.TrimSpace(line), "| "), " | "))
 		}
 	}
 	if len(rows) < 2 {
-		t.Fatalf("no table in %s", path)
+		t.Fatalf("no table %q in %s", head, path)
 	}
-	return rows[1:]
+	return rows
 }
 
 // readAll returns the text of the files in dir whose names end so. Tests are left out where all below dir is read.
