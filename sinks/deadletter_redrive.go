@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
@@ -26,7 +27,7 @@ type Redrive struct {
 }
 
 // Redrive returns how many letters it has moved. A letter is removed once its message is safe; if the process is killed in between it
-// is in both places. Other letters may come meanwhile.
+// is in both places. Letters that come meanwhile stay: an endpoint that refuses them still would make new ones of them for ever.
 func (s *DeadLetterDisk) Redrive(ctx context.Context, r Redrive) (moved int, err error) {
 	s.taking.Lock()
 	defer s.taking.Unlock()
@@ -34,9 +35,10 @@ func (s *DeadLetterDisk) Redrive(ctx context.Context, r Redrive) (moved int, err
 	if err != nil || disk == nil {
 		return 0, err
 	}
-	total, seen := disk.Stats().Records, 0
+	total, seen, last := disk.Stats().Records, 0, disk.LastSeq()
 	for next := uint64(0); r.Which.Limit == 0 || moved < r.Which.Limit; {
 		records, err := disk.Read(next, redriveBytes, nil)
+		records = slices.DeleteFunc(records, func(rec spool.Record) bool { return rec.Seq > last })
 		if err = errors.Join(err, ctx.Err()); err != nil || len(records) == 0 {
 			return moved, err
 		}

@@ -254,3 +254,30 @@ func TestDeadLetterDiskWaitsForTheDisk(t *testing.T) {
 		t.Errorf("%d letters", len(got))
 	}
 }
+
+// What is refused again while letters are put back stays for the next time.
+func TestRedriveEndsWithTheLettersThatWereThere(t *testing.T) {
+	s := NewDeadLetterDisk(t.TempDir(), 16<<20, 0, zerolog.Nop())
+	defer s.Close(t.Context())
+	store := func(id string) {
+		t.Helper()
+		if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter(id, 10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store("1")
+	store("2")
+	put := 0
+	moved, err := s.Redrive(t.Context(), Redrive{Progress: func(int, int) {}, Put: func(_ context.Context, batch []*relay.Stored) error {
+		for _, m := range batch {
+			if put++; put > 100 {
+				return errors.New("it goes on for ever")
+			}
+			store(m.ID)
+		}
+		return nil
+	}})
+	if err != nil || moved != 2 || s.Stored() != 2 {
+		t.Errorf("moved %d, %d are stored: %v", moved, s.Stored(), err)
+	}
+}
