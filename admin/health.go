@@ -82,17 +82,17 @@ func troubles(r relay.RouteStatus) []string {
 	return why
 }
 
-// sinkState says what a sink that fails means for the route.
+// sinkState says what it means for the route that the sink fails, or the store of dead letters: the cause says which.
 func sinkState(s relay.State) string {
 	switch s {
 	case relay.StateBlocked:
 		return "blocked: somebody has to mend it"
 	case relay.StateSpilling:
-		return "spilling: the sink fails, messages go to disk"
+		return "spilling: messages go to disk"
 	case relay.StateRetrying:
-		return "retrying: the sink fails"
+		return "retrying"
 	}
-	return "the sink fails"
+	return "failing"
 }
 
 func withCause(what string, err error) string {

@@ -25,11 +25,11 @@ func TestTroubles(t *testing.T) {
 		"paused":    {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StatePaused, Paused: true}}, []string{"paused: somebody has to resume it"}},
 		"blocked":   {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateBlocked, SinkTrouble: down}}, []string{"blocked: somebody has to mend it: connection refused"}},
 		"denied":    {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateBlocked, SourceTrouble: down}}, []string{"blocked: somebody has to mend the source", "source: nothing arrives: connection refused"}},
-		"spilling":  {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateSpilling, SinkTrouble: down}}, []string{"spilling: the sink fails, messages go to disk: connection refused"}},
-		"retrying":  {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateRetrying, SinkTrouble: errors.Join(down, down)}}, []string{"retrying: the sink fails: connection refused; connection refused"}},
+		"spilling":  {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateSpilling, SinkTrouble: down}}, []string{"spilling: messages go to disk: connection refused"}},
+		"retrying":  {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateRetrying, SinkTrouble: errors.Join(down, down)}}, []string{"retrying: connection refused; connection refused"}},
 		"cut off":   {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFlowing, SourceTrouble: down}}, []string{"source: nothing arrives: connection refused"}},
 		"stalled":   {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFlowing, Stalled: "why"}}, []string{"stalled: why"}},
-		"all of it": {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFull, Paused: true, SinkTrouble: down, SourceTrouble: down, Stalled: "why"}}, []string{"full: messages are being given up, or the source is held back", "paused: somebody has to resume it", "the sink fails: connection refused", "source: nothing arrives: connection refused", "stalled: why"}},
+		"all of it": {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFull, Paused: true, SinkTrouble: down, SourceTrouble: down, Stalled: "why"}}, []string{"full: messages are being given up, or the source is held back", "paused: somebody has to resume it", "failing: connection refused", "source: nothing arrives: connection refused", "stalled: why"}},
 	} {
 		if diff := cmp.Diff(tc.want, troubles(tc.status)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -18,7 +18,7 @@ import (
 // more) may have something there, too. The errors that are the client's to mend are *Refusal.
 type Storage interface {
 	// List describes what there is, in the order of the routes' names.
-	List() ([]Holding, error)
+	List(context.Context) ([]Holding, error)
 	// Walk calls fn with the messages of a route, oldest first, until it returns an error.
 	Walk(ctx context.Context, route string, fn func(*relay.Stored) error) error
 	// Drop deletes all that a route has, and returns how many messages that was.
@@ -79,15 +79,15 @@ func (s *Server) storageAPI() map[string]http.HandlerFunc {
 		"POST /api/v1/routes/{route}/dead/replay":  s.replayDead,
 	}
 	for name, storage := range map[string]Storage{"spool": s.opts.Spool, "dead": s.opts.Dead} {
-		api["GET /api/v1/"+name] = func(w http.ResponseWriter, _ *http.Request) { holdings(w, storage) }
+		api["GET /api/v1/"+name] = func(w http.ResponseWriter, r *http.Request) { holdings(w, r, storage) }
 		api["GET /api/v1/routes/{route}/"+name] = func(w http.ResponseWriter, r *http.Request) { s.messages(w, r, storage) }
 		api["POST /api/v1/routes/{route}/"+name+"/drop"] = func(w http.ResponseWriter, r *http.Request) { drop(w, r, storage) }
 	}
 	return api
 }
 
-func holdings(w http.ResponseWriter, storage Storage) {
-	all, err := storage.List()
+func holdings(w http.ResponseWriter, r *http.Request, storage Storage) {
+	all, err := storage.List(r.Context())
 	if err != nil {
 		refuse(w, err)
 		return

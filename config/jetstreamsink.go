@@ -39,7 +39,7 @@ type CreateStream struct {
 func natsSinkKeys(c *NATSSink, js *JetStreamSink) []key {
 	return []key{
 		req("nats", &c.NATS, connection),
-		req("mode", &c.Mode, oneOf("core jetstream")).or(`mode is required: "jetstream" (confirmed by a stream) or "core" (plain publishing)`),
+		req("mode", &c.Mode, oneOf("core jetstream")).or(`required key is missing: "jetstream" (confirmed by a stream) or "core" (plain publishing)`),
 		opt("dedupe", &c.Dedupe, true, boolean),
 		opt("stream", &js.Stream, "", textThat(badStreamName)),
 		ptr("create_stream", &js.Create, createStreamTable),

@@ -48,7 +48,7 @@ func (e *events) connected(nc *nats.Conn) (restarted bool) {
 func (e *events) reconnected(nc *nats.Conn, down time.Duration) (restarted bool) {
 	e.reconnects.Add(1)
 	url, failed, restarted := e.arrived(nc)
-	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_for", down).
+	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_for", down.Round(time.Millisecond)).
 		Int("attempts_held_back", failed).Msg("reconnected")
 	return restarted
 }
@@ -86,7 +86,7 @@ func (e *events) disconnected(err error, next time.Duration, moving, stopping bo
 	default:
 		e.counts[kindOf(err, KindDisconnect)].Add(1)
 		e.failed(err)
-		e.log.Warn().Str("url", e.lastURL()).Err(err).Dur("next_in", next).Msg("disconnected: reconnecting")
+		e.log.Warn().Str("url", e.lastURL()).Err(err).Dur("next_in", next.Round(time.Millisecond)).Msg("disconnected: reconnecting")
 	}
 }
 
@@ -123,7 +123,7 @@ func (e *events) attemptFailed(addr string, err error, next time.Duration) {
 	}
 	ev := e.log.Warn().Str("url", addr).Err(err).Int("held_back", held)
 	if next > 0 {
-		ev = ev.Dur("next_in", next)
+		ev = ev.Dur("next_in", next.Round(time.Millisecond))
 	}
 	ev.Msg("cannot connect: trying again")
 }
@@ -180,7 +180,7 @@ func (e *events) discovered(servers []string) {
 func (e *events) lameDuck(others bool, within time.Duration) {
 	ev := e.log.Warn().Str("url", e.lastURL())
 	if others {
-		ev.Dur("within", within).Msg("server is about to stop (lame duck): moving to another one")
+		ev.Dur("within", within.Round(time.Millisecond)).Msg("server is about to stop (lame duck): moving to another one")
 	} else {
 		ev.Msg("server is about to stop (lame duck) and no other one is known: staying as long as it lasts")
 	}

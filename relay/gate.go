@@ -139,7 +139,7 @@ func (g *gate) succeeded() {
 		return
 	}
 	g.closed, g.attempts, g.limit, g.why = false, 0, 1, nil
-	g.log.Info().Dur("after", time.Since(g.since)).Int("held_back", g.held).Msg(g.what + " works again")
+	g.log.Info().Dur("after", time.Since(g.since).Round(time.Millisecond)).Int("held_back", g.held).Msg(g.what + " works again")
 	g.held = 0
 	g.setHealth(healthy)
 }
@@ -200,7 +200,7 @@ func (g *gate) logFailure(err error, pause time.Duration, now time.Time) {
 	if kind == blocked {
 		msg = g.what + " is blocked and needs somebody to mend it; nothing is dropped, sending again"
 	}
-	g.log.Warn().Err(err).Int("attempts", g.attempts).Int("held_back", g.held).Dur("next_in", pause).Msg(msg)
+	g.log.Warn().Err(err).Int("attempts", g.attempts).Int("held_back", g.held).Dur("next_in", pause.Round(time.Millisecond)).Msg(msg)
 	g.held, g.lastLog = 0, now
 }
 

@@ -109,7 +109,7 @@ func (b *buffer) stopSpilling() {
 		return
 	}
 	b.queueTail()
-	b.log.Info().Msg("caught up, no longer spilling to disk")
+	b.log.Info().Msg("caught up with the disk, no longer spilling to it")
 }
 
 // queueTail ends the spilling: what was waiting to be written is made ready instead. There must be no gap.

@@ -55,7 +55,7 @@ func (u *runner) open(ctx context.Context) *Route {
 		}
 		if time.Since(lastLog) >= repeatLog {
 			lastLog = time.Now()
-			u.log.Error().Err(err).Dur("next_in", pause).Msg("cannot open the route: it does nothing, the others run; trying again for ever")
+			u.log.Error().Err(err).Dur("next_in", pause.Round(time.Millisecond)).Msg("cannot open the route: it does nothing, the others run; trying again for ever")
 		}
 		select {
 		case <-time.After(pause):

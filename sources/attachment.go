@@ -221,7 +221,7 @@ func (a *attachment) deny(s *subscription, err error) {
 	pause := a.core.deniedPause(0)
 	s.denied, s.attempt, s.retryAt = true, 0, time.Now().Add(pause)
 	a.core.denied.Add(1)
-	a.core.log.Error().Err(err).Str("subject", s.subject).Str("queue", a.core.cfg.Queue).Dur("next_in", pause).
+	a.core.log.Error().Err(err).Str("subject", s.subject).Str("queue", a.core.cfg.Queue).Dur("next_in", pause.Round(time.Millisecond)).
 		Msg("the server denies the subscription: nothing is received on it; trying again for ever")
 }
 

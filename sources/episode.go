@@ -33,7 +33,7 @@ func (e *episode) observe(n int, now time.Time) {
 		return
 	case e.total > 0 && now.Sub(e.logged) >= episodeRepeat:
 		e.logged = now
-		e.log.Warn().Int("dropped", e.total+n).Dur("lasted", now.Sub(e.begun)).Msg("slow consumer: messages are still being dropped")
+		e.log.Warn().Int("dropped", e.total+n).Dur("lasted", now.Sub(e.begun).Round(time.Millisecond)).Msg("slow consumer: messages are still being dropped")
 	}
 	if n > 0 {
 		e.total += n
@@ -46,6 +46,6 @@ func (e *episode) finish() {
 	if e.total == 0 {
 		return
 	}
-	e.log.Warn().Int("dropped", e.total).Dur("lasted", e.last.Sub(e.begun)).Msg("slow consumer: over")
+	e.log.Warn().Int("dropped", e.total).Dur("lasted", e.last.Sub(e.begun).Round(time.Millisecond)).Msg("slow consumer: over")
 	e.total = 0
 }

@@ -43,8 +43,8 @@ func TestReadiness(t *testing.T) {
 		reason     string
 		make, mend func()
 	}{
-		{"web: retrying: the sink fails: sink: POST http://" + s.web.addr + ": status 503", func() { code.Store(503) }, func() { code.Store(0) }},
-		{"web: spilling: the sink fails, messages go to disk: ", s.web.down, s.web.up},
+		{"web: retrying: sink: POST http://" + s.web.addr + ": status 503", func() { code.Store(503) }, func() { code.Store(0) }},
+		{"web: spilling: messages go to disk: ", s.web.down, s.web.up},
 		{"connection refused", s.web.down, s.web.up},
 		{"web: blocked: somebody has to mend it: ", func() { code.Store(http.StatusUnauthorized) }, func() { code.Store(0) }},
 		{"web: paused: somebody has to resume it", func() { s.relay.command("pause", "web") }, func() { s.relay.command("resume", "web") }},

@@ -92,7 +92,7 @@ func TestSpoolOfARouteThatDoesNotRun(t *testing.T) {
 		t.Errorf("after the drop: %s", out)
 	}
 	// Another configuration finds the relay that has its state directory only if that has an address.
-	if out, err := other.try("spool", "ls"); err == nil || !strings.Contains(out, "a relay is running on "+state) || !strings.Contains(out, "hint: ") {
+	if out, err := other.try("spool", "ls"); err == nil || !strings.Contains(out, state+" is in use by process ") || !strings.Contains(out, "hint: ") {
 		t.Errorf("without an address: %v %s", err, out)
 	}
 	if out, err := other.try("spool", "ls", "--addr", s.addr); err != nil || !strings.Contains(out, "ROUTE") {

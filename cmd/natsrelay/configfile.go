@@ -29,6 +29,9 @@ func loadConfig(path string) (*config.Config, string, error) {
 		path = found
 	}
 	cfg, err := config.Load(path, config.OS())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = withHints(err, "natsrelay init > "+path)
+	}
 	if err != nil {
 		return nil, "", withStatus(err, exitConfig)
 	}

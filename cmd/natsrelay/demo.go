@@ -18,7 +18,7 @@ func newDemo() *cobra.Command {
 		Short: "Watch messages cross a broken link, and a killed relay, without loss",
 		Long: `It runs two NATS servers, edge and cloud, an HTTP receiver, and a relay with a route from the edge to each. Messages are
 published to the edge at a steady rate. In the middle the receivers go away for a while, and the relay is killed with
-SIGKILL and started again while they are gone. The status is 0 if nothing was lost and nothing out of order.`,
+SIGKILL and started again while they are gone. The exit status is 0 if nothing was lost and nothing out of order.`,
 		Example: "$ natsrelay demo --duration 20s --outage 10s --rate 5000",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,9 +36,9 @@ SIGKILL and started again while they are gone. The status is 0 if nothing was lo
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 14*time.Second, "how long messages are published")
-	flags.DurationVar(&o.Outage, "outage", 6*time.Second, "how long the receivers are away, in the middle")
-	flags.IntVar(&o.Rate, "rate", 2000, "messages a second")
+	flags.DurationVar(&o.Duration, "duration", 14*time.Second, "messages are published for this time, `D`")
+	flags.DurationVar(&o.Outage, "outage", 6*time.Second, "the receivers are away for this time, `D`, in the middle")
+	flags.IntVar(&o.Rate, "rate", 2000, "`N` messages a second")
 	flags.BoolVar(&o.Keep, "keep", false, "leave the folder with relay.toml and state behind")
 	return cmd
 }

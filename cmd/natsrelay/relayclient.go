@@ -51,6 +51,8 @@ func advised(err error) error {
 	}
 	if answer, ok := errors.AsType[*admin.AnswerError](err); ok && answer.Code == http.StatusUnauthorized {
 		return withHints(err, "--token TOKEN, or the configuration that the relay runs with (-c)")
+	} else if ok && answer.Code == http.StatusNotFound {
+		return withHints(err, "natsrelay status, spool ls and dead ls show what there is")
 	}
 	return err
 }

@@ -23,7 +23,11 @@ $ natsrelay run`,
 		PersistentPreRun:           func(*cobra.Command, []string) { parsed() },
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+		Version:                    versionLine(),
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "as natsrelay version, which is what help shows")
+	_ = root.Flags().MarkHidden("version") // fails only if there were no such flag
 	root.SetUsageFunc(usage)
 	root.SetHelpFunc(help)
 	root.AddCommand(newDemo(), newRun(), newCheck(), newInit(), newListen(), newStatus(), newPause(), newResume(), newSpool(), newDead(), newVersion(), newCompletion(), newMan())

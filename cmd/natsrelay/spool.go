@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay/spool"
@@ -22,7 +23,7 @@ func newSpool() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spool COMMAND ROUTE",
 		Short: "Look into, check and mend what routes keep on disk",
-		Long: `If the relay runs, they ask it; else they work on its files. What is in memory alone is not shown. A route that has been taken
+		Long: `If the relay runs, the commands ask it; else they work on its files. What is in memory alone is not shown. A route that has been taken
 out of the configuration keeps its messages on disk until they are exported or dropped.`,
 		Example: "$ natsrelay spool ls",
 		Args:    unknownCommand,
@@ -77,20 +78,19 @@ func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, co
 
 // holder returns a client for the relay that holds the lock.
 func (s *spoolTarget) holder(ctx context.Context, locked *spool.LockedError) (*admin.Client, error) {
-	held := fmt.Sprintf("a relay is running on %s, with the pid %d", locked.Dir, locked.PID)
 	if s.stateDir != "" {
-		return nil, withHints(errors.New(held), "--addr ADDRESS asks it, and so does its configuration (-c)")
+		return nil, withHints(locked, "--addr ADDRESS asks it, and so does its configuration (-c)")
 	}
 	client, err := s.client()
 	if err != nil {
-		return nil, withHints(fmt.Errorf("%s: %w", held, err), "stop it first, or give it an [admin] address")
+		return nil, withHints(fmt.Errorf("%w: %w", locked, err), "stop it first, or give it an [admin] address")
 	}
 	status, err := client.Status(ctx)
 	if err != nil {
-		return nil, advised(fmt.Errorf("%s: %w", held, err))
+		return nil, withHints(advised(fmt.Errorf("%w: %w", locked, err)), "if that is another natsrelay spool or dead, wait for its end")
 	}
 	if status.PID != locked.PID {
-		return nil, fmt.Errorf("%s, but the one at %s has the pid %d", held, client.Addr(), status.PID)
+		return nil, fmt.Errorf("%w, and the relay at %s is process %d", locked, client.Addr(), status.PID)
 	}
 	return client, nil
 }
@@ -142,11 +142,19 @@ func (s shelf) existing(stateDir, route string) (string, error) {
 	if _, err := os.Stat(dir); err != nil {
 		routes, listErr := s.routes(stateDir)
 		if errors.Is(err, os.ErrNotExist) && listErr == nil {
-			err = withHints(fmt.Errorf("route %q has %s in %s", route, s.nothing, stateDir), fmt.Sprintf("the routes that have: %q", routes))
+			err = withHints(fmt.Errorf("route %q has %s in %s", route, s.nothing, stateDir), theseHave(routes))
 		}
 		return "", err
 	}
 	return dir, nil
+}
+
+// theseHave is advice for those who have asked for what a route does not have.
+func theseHave(routes []string) string {
+	if len(routes) == 0 {
+		return "nor has any other route"
+	}
+	return "the routes that have: " + strings.Join(routes, ", ")
 }
 
 // checkRouteName keeps a name that no route can have from becoming a path.

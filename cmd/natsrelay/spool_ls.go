@@ -22,11 +22,11 @@ func newLs(s shelf) *cobra.Command {
 		Example: "$ natsrelay " + s.command + " ls",
 		RunE: func(cmd *cobra.Command, routes []string) error {
 			return target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
-				held, err := s.list(stateDir, routes, configured)
-				return errors.Join(printHoldings(cmd.OutOrStdout(), held), err)
+				held, err := s.list(cmd.Context(), stateDir, routes, configured)
+				return errors.Join(s.print(cmd.OutOrStdout(), held), err)
 			}, func(client *admin.Client) error {
 				held, err := s.listRunning(cmd.Context(), client, routes)
-				return errors.Join(printHoldings(cmd.OutOrStdout(), held), err)
+				return errors.Join(s.print(cmd.OutOrStdout(), held), err)
 			})
 		},
 	}
@@ -35,7 +35,7 @@ func newLs(s shelf) *cobra.Command {
 }
 
 // list describes what the routes, or all of them, have on the shelf. configured is nil if there is no configuration.
-func (s shelf) list(stateDir string, routes []string, configured map[string]bool) (all []admin.Holding, err error) {
+func (s shelf) list(ctx context.Context, stateDir string, routes []string, configured map[string]bool) (all []admin.Holding, err error) {
 	if len(routes) == 0 {
 		if routes, err = s.routes(stateDir); err != nil {
 			return nil, err
@@ -44,15 +44,16 @@ func (s shelf) list(stateDir string, routes []string, configured map[string]bool
 	var errs []error
 	for _, route := range routes {
 		dir, err := s.existing(stateDir, route)
-		var report spool.Report
-		if err == nil {
-			report, err = spool.Inspect(dir)
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
+		report, err := spool.Inspect(dir)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("route %s: %w", route, err))
 			continue
 		}
-		held := holdingOf(route, report)
+		held := holdingOf(ctx, route, dir, report)
 		if configured != nil && !configured[route] {
 			held.Route += " (not in the configuration)"
 		}
@@ -95,7 +96,7 @@ func (s shelf) hasNothing(route string, held []admin.Holding) error {
 	for i, h := range held {
 		routes[i] = h.Route
 	}
-	return withHints(fmt.Errorf("route %q has %s", route, s.nothing), fmt.Sprintf("the routes that have: %q", routes))
+	return withHints(fmt.Errorf("route %q has %s", route, s.nothing), theseHave(routes))
 }
 
 // holding asks the running relay what one route has.
@@ -112,7 +113,11 @@ func holding(ctx context.Context, client *admin.Client, s shelf, route string) (
 	return admin.Holding{}, s.hasNothing(route, held)
 }
 
-func printHoldings(out io.Writer, held []admin.Holding) error {
+func (s shelf) print(out io.Writer, held []admin.Holding) error {
+	if len(held) == 0 {
+		_, err := fmt.Fprintln(out, s.nothing)
+		return err
+	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ROUTE\tMESSAGES\tBYTES\tOLDEST\tNEWEST\tSEGMENTS\tDAMAGE")
 	for _, h := range held {

@@ -86,7 +86,7 @@ func TestStatus(t *testing.T) {
 	if out, _ = command(t, exitDone, "resume", "orders", "--addr", "http://"+addr); out != "orders is flowing, 0 in memory\n" {
 		t.Errorf("resume: %s", out)
 	}
-	if _, said := command(t, exitFailed, "pause", "none", "-c", file); !strings.Contains(said, `error: no route "none" runs here`) {
+	if _, said := command(t, exitFailed, "pause", "none", "-c", file); !strings.Contains(said, `error: no route "none" runs here`) || !strings.Contains(said, "hint: natsrelay status, ") {
 		t.Errorf("pause none: %s", said)
 	}
 
@@ -151,13 +151,13 @@ func TestSpoolAsksTheRightRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	if _, said := command(t, exitFailed, "dead", "ls", "-c", file); !strings.Contains(said, "a relay is running on "+state) || !strings.Contains(said, "its admin server is off") {
+	if _, said := command(t, exitFailed, "dead", "ls", "-c", file); !strings.Contains(said, state+" is in use by process ") || !strings.Contains(said, "its admin server is off") {
 		t.Errorf("without an address: %s", said)
 	}
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"pid": 1}`) }))
 	defer other.Close()
 	withAddress(t, file, other.Listener.Addr().(*net.TCPAddr).String())
-	if _, said := command(t, exitFailed, "dead", "ls", "-c", file); !strings.Contains(said, "has the pid 1") {
+	if _, said := command(t, exitFailed, "dead", "ls", "-c", file); !strings.Contains(said, "and the relay at ") {
 		t.Errorf("another relay: %s", said)
 	}
 	if _, said := command(t, exitFailed, "dead", "ls", "--state-dir", state); !strings.Contains(said, "--addr ADDRESS asks it") {

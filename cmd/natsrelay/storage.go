@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay"
@@ -55,15 +56,16 @@ func (l *liveShelf) folder(route string) (string, error) {
 }
 
 // List implements admin.Storage.
-func (l *liveShelf) List() ([]admin.Holding, error) {
+func (l *liveShelf) List(ctx context.Context) ([]admin.Holding, error) {
 	names, err := l.routes(l.stateDir)
 	all := make([]admin.Holding, 0, len(names))
 	for _, name := range names {
-		report, err := lookAgain(func() (spool.Report, error) { return spool.Inspect(l.dir(l.stateDir, name)) })
+		dir := l.dir(l.stateDir, name)
+		report, err := lookAgain(func() (spool.Report, error) { return spool.Inspect(dir) })
 		if errors.Is(err, os.ErrNotExist) {
 			continue // it has just gone
 		}
-		h := holdingOf(name, report)
+		h := holdingOf(ctx, name, dir, report)
 		h.Runs = l.relay.Route(name) != nil
 		if err != nil {
 			h.Error = err.Error()
@@ -73,8 +75,17 @@ func (l *liveShelf) List() ([]admin.Holding, error) {
 	return all, err
 }
 
-func holdingOf(route string, r spool.Report) admin.Holding {
+// holdingOf describes what a route has in a folder. The spool knows when its oldest segment began, which may be long ago: the first message that
+// is still there is asked for its own time.
+func holdingOf(ctx context.Context, route, dir string, r spool.Report) admin.Holding {
 	st := r.Stats
+	err := spool.Walk(ctx, dir, 0, func(first spool.Record) error {
+		st.Oldest = time.Unix(0, first.Time)
+		return errEnough
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		st.Oldest = r.Stats.Oldest // it cannot be read, or has just gone: nearly right will do
+	}
 	return admin.Holding{
 		Route: route, Messages: st.Records, Bytes: st.FileBytes, Oldest: st.Oldest, Newest: st.Newest, Segments: st.Segments, Damage: damageOf(r),
 	}

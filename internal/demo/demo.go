@@ -31,11 +31,11 @@ type Options struct {
 func (o Options) Check() error {
 	switch {
 	case o.Outage < 500*time.Millisecond:
-		return errors.New("the outage must last at least 500ms")
+		return fmt.Errorf("--outage %v: it must last at least 500ms", o.Outage)
 	case o.Duration < 2*o.Outage:
-		return errors.New("the duration must be at least twice the outage")
+		return fmt.Errorf("--duration %v: it must be at least twice the outage, which is %v", o.Duration, o.Outage)
 	case o.Rate < 1 || o.Rate > 50_000:
-		return errors.New("the rate must be from 1 to 50000 messages a second")
+		return fmt.Errorf("--rate %d: it must be from 1 to 50000 messages a second", o.Rate)
 	}
 	return nil
 }

@@ -121,7 +121,7 @@ func (s *Supervisor) comeUp(routes []relay.RouteStatus, elapsed time.Duration) {
 		}
 	}
 	s.phase = ready
-	s.opts.Log.Info().Str("status", describe(routes)).Dur("after", elapsed).Msg("ready")
+	s.opts.Log.Info().Str("status", describe(routes)).Dur("after", elapsed.Round(time.Millisecond)).Msg("started")
 	s.say(daemon.SdNotifyReady, describe(routes))
 }
 
