@@ -75,21 +75,16 @@ func (a *adminAPI) isUp() {
 // becomesReady waits until /readyz says so.
 func (a *adminAPI) becomesReady() {
 	a.t.Helper()
-	var last string
-	defer func() {
-		if a.t.Failed() {
-			a.t.Logf("readyz: %s", last)
-		}
-	}()
-	within(a.t, 30*time.Second, func() bool {
-		code, text, err := a.try("GET", "/readyz", nil)
-		last = fmt.Sprint(code, " ", text, err)
-		return err == nil && code == http.StatusOK && strings.HasPrefix(text, "ready\n")
-	}, "the relay is ready")
+	a.readyzSays(http.StatusOK, "ready\n", "")
 }
 
 // becomesUnready waits until /readyz says that the route is not ready, with these words.
 func (a *adminAPI) becomesUnready(reason string) {
+	a.t.Helper()
+	a.readyzSays(http.StatusServiceUnavailable, "not ready\n", reason)
+}
+
+func (a *adminAPI) readyzSays(wantCode int, begin, part string) {
 	a.t.Helper()
 	var last string
 	defer func() {
@@ -100,8 +95,8 @@ func (a *adminAPI) becomesUnready(reason string) {
 	within(a.t, 30*time.Second, func() bool {
 		code, text, err := a.try("GET", "/readyz", nil)
 		last = fmt.Sprint(code, " ", text, err)
-		return err == nil && code == http.StatusServiceUnavailable && strings.HasPrefix(text, "not ready\n") && strings.Contains(text, reason)
-	}, "the relay is not ready, because of %q", reason)
+		return err == nil && code == wantCode && strings.HasPrefix(text, begin) && strings.Contains(text, part)
+	}, "readyz says %q, and %q", begin, part)
 }
 
 func (a *adminAPI) status() *admin.Status {

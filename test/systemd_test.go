@@ -92,6 +92,13 @@ func (m *serviceManager) forget() {
 	m.heard = nil
 }
 
+// hunger returns for how long the watchdog has not been fed.
+func (m *serviceManager) hunger() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Since(m.fed[len(m.fed)-1])
+}
+
 // longestHunger returns the longest time between two feedings of the watchdog, from the first one until now.
 func (m *serviceManager) longestHunger() time.Duration {
 	m.mu.Lock()
