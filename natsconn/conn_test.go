@@ -48,16 +48,6 @@ func waitUp(t *testing.T, c *Conn) Epoch {
 	return e
 }
 
-func proxyTo(t *testing.T, target string) *tcpproxy.Proxy {
-	t.Helper()
-	p, err := tcpproxy.Start(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
-}
-
 func TestConnectsOnceTheServerIsThere(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
 	srv.Stop()
@@ -100,7 +90,7 @@ func TestComesBackAfterKill(t *testing.T) {
 // The trap that Epoch is for: what was published is gone, the flush returns nil, only the epoch tells.
 func TestEpochTellsOfACutThatFlushHides(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	c := open(t, natstest.Config("nats://"+proxy.Addr()), natstest.NewLog(t))
 	before := waitUp(t, c)
 	if again, up := c.Epoch(); !up || again != before {
@@ -135,7 +125,7 @@ func TestCutEndsOnlyItsOwnEpoch(t *testing.T) {
 // A server that no longer reads holds nats.go's lock in a write. Neither Cut nor Close may wait for that.
 func TestCutAndCloseDoNotWaitForAStalledServer(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	c := open(t, natstest.Config("nats://"+proxy.Addr()), natstest.NewLog(t))
 	e := waitUp(t, c)
 	proxy.Stall()
@@ -168,7 +158,7 @@ func TestCutAndCloseDoNotWaitForAStalledServer(t *testing.T) {
 
 func TestCloseEndsAHandshakeInProgress(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	proxy.Stall()
 	cfg := natstest.Config("nats://" + proxy.Addr())
 	cfg.ConnectTimeout = time.Minute
@@ -186,7 +176,7 @@ func TestCloseEndsAHandshakeInProgress(t *testing.T) {
 
 func TestCloseCutsWhenItsContextEnds(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	c := open(t, natstest.Config("nats://"+proxy.Addr()), natstest.NewLog(t))
 	waitUp(t, c)
 	proxy.Stall() // the drain's flush is not answered

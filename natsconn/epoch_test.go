@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
 
 // While an epoch is held nothing can be published on its successor, with one server to go to and with two.
@@ -18,7 +19,7 @@ func TestHeldEpochHasNoSuccessor(t *testing.T) {
 			urls := []string{}
 			cut := func() {}
 			for range servers {
-				p, before := proxyTo(t, srv.Addr()), cut
+				p, before := tcpproxy.Start(t, srv.Addr()), cut
 				urls, cut = append(urls, "nats://"+p.Addr()), func() { before(); p.Cut() }
 			}
 			c := open(t, natstest.Config(urls...), natstest.NewLog(t))

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
 
 // A link that swallows everything, and says nothing, is noticed by the pings that are not answered, and left at once: neither what
@@ -13,7 +14,7 @@ func TestHalfOpenLinkIsNoticedAndLeft(t *testing.T) {
 	for name, publish := range map[string]bool{"idle": false, "while publishing": true} {
 		t.Run(name, func(t *testing.T) {
 			srv := natstest.Start(t, "", nil)
-			link := proxyTo(t, srv.Addr())
+			link := tcpproxy.Start(t, srv.Addr())
 			cfg := natstest.Config("nats://" + link.Addr())
 			cfg.PingInterval, cfg.MaxPingsOut = 200*time.Millisecond, 2
 			log := natstest.NewLog(t)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
 
 // hub.invalid is a name that no resolver knows (RFC 2606); the proxies of these tests do.
@@ -176,7 +177,7 @@ func TestStalledHandshakeEnds(t *testing.T) {
 	ca, names := startHub(t)
 	for url, addr := range map[string]string{"tls://localhost": names[hubName+":4223"], "wss://localhost": names[hubName+":443"]} {
 		t.Run(url, func(t *testing.T) {
-			stalled := proxyTo(t, addr)
+			stalled := tcpproxy.Start(t, addr)
 			stalled.Stall()
 			cfg := natstest.Config(url + stalled.Addr()[strings.LastIndexByte(stalled.Addr(), ':'):])
 			cfg.TLS = &config.NATSTLS{CA: ca.File()}

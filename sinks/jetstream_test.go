@@ -15,6 +15,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 	"github.com/natsrelay/natsrelay/relay"
 )
 
@@ -348,7 +349,7 @@ func TestJetStreamWarnsOfAShortWindow(t *testing.T) {
 func TestJetStreamEndedContext(t *testing.T) {
 	srv := natstest.Start(t, natstest.JetStream(t), nil)
 	createStream(t, srv.Client(), "")
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), nil)
 	deliverAll(t, s, numbered(0, 10))
 	proxy.Stall()
@@ -369,7 +370,7 @@ func TestJetStreamStalledServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			srv := natstest.Start(t, natstest.JetStream(t), nil)
 			createStream(t, srv.Client(), "")
-			proxy := proxyTo(t, srv.Addr())
+			proxy := tcpproxy.Start(t, srv.Addr())
 			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), ways[name])
 			deliverAll(t, s, numbered(0, 10))
 			s.wait = 50 * time.Millisecond

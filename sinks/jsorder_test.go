@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
 
 var stepDowns = flag.Int("stepdowns", 1, "how often the stream's leader steps down in the middle of a batch; with more than 1, what happens without care is shown too")
@@ -24,7 +25,7 @@ func TestJetStreamOrderThroughCuts(t *testing.T) {
 			const cuts, perBatch = 30, 300
 			srv := natstest.Start(t, natstest.JetStream(t), nil)
 			createStream(t, srv.Client(), "")
-			proxy := proxyTo(t, srv.Addr())
+			proxy := tcpproxy.Start(t, srv.Addr())
 			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), ways[name])
 			made, next, published := 0, 500, 0
 			s.midBatch = func(int) {

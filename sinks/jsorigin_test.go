@@ -12,6 +12,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 	"github.com/natsrelay/natsrelay/relay"
 )
 
@@ -129,7 +130,7 @@ func TestExactlyOnceThroughLongOutages(t *testing.T) {
 			srv := natstest.Start(t, natstest.JetStream(t), nil)
 			nc := srv.Client()
 			createForgetful(t, nc, "")
-			proxy := proxyTo(t, srv.Addr())
+			proxy := tcpproxy.Start(t, srv.Addr())
 			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), exactlyOnce(way))
 			n := 0
 			for range cuts {

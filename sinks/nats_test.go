@@ -49,16 +49,6 @@ func waitConnected(t testing.TB, s *NATS) {
 	natstest.Eventually(t, "connected", func() bool { _, up := s.conn.Epoch(); return up })
 }
 
-func proxyTo(t testing.TB, target string) *tcpproxy.Proxy {
-	t.Helper()
-	p, err := tcpproxy.Start(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
-}
-
 // received collects what arrives at a subscriber that is connected straight to the server.
 type received struct {
 	t   testing.TB
@@ -337,7 +327,7 @@ func TestNATSDownIsReportedOnceThenWaitedFor(t *testing.T) {
 // A server that no longer answers is given up after natsPatience, and the batch with it.
 func TestNATSStalledServerIsCut(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	s := newNATS(t, natstest.Config("nats://"+proxy.Addr()))
 	s.wait = 50 * time.Millisecond
 	proxy.Stall()
@@ -361,7 +351,7 @@ func TestNATSStalledServerIsCut(t *testing.T) {
 // An ended ctx ends Deliver, and leaves the connection to the other lanes.
 func TestNATSEndedContextDoesNotCut(t *testing.T) {
 	srv := natstest.Start(t, "", nil)
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	s := newNATS(t, natstest.Config("nats://"+proxy.Addr()))
 	before, _ := s.conn.Epoch()
 	proxy.Stall()
@@ -387,7 +377,7 @@ func TestNATSLosesNothingInSixtyCuts(t *testing.T) {
 	const cuts, lanes, perBatch = 60, 4, 300
 	srv := natstest.Start(t, "", nil)
 	r := subscribe(t, srv.Client(), "t.>")
-	proxy := proxyTo(t, srv.Addr())
+	proxy := tcpproxy.Start(t, srv.Addr())
 	s := newNATS(t, natstest.Config("nats://"+proxy.Addr()))
 
 	var made atomic.Int64

@@ -24,11 +24,7 @@ func TestJetStreamThroughCuts(t *testing.T) {
 	for _, policy := range []string{"explicit", "all"} {
 		t.Run(policy, func(t *testing.T) {
 			srv, stream := startStream(t)
-			door, err := tcpproxy.Start(srv.Addr())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(door.Close)
+			door := tcpproxy.Start(t, srv.Addr())
 			cfg := jsConfig()
 			cfg.AckPolicy = policy
 			h := startJS(t, cfg, "nats://"+door.Addr())
@@ -122,11 +118,7 @@ func TestJetStreamConsumerDeletedWhileAway(t *testing.T) {
 // The consumer goes while the connection is down, so nobody tells the relay.
 func TestJetStreamConsumerDeletedDuringACut(t *testing.T) {
 	srv, stream := startStream(t)
-	door, err := tcpproxy.Start(srv.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(door.Close)
+	door := tcpproxy.Start(t, srv.Addr())
 	h := startJS(t, jsConfig(), "nats://"+door.Addr())
 	stream.publish(100)
 	h.await(1, 100)

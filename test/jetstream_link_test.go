@@ -24,59 +24,19 @@ type link struct {
 	from, to       *nats.Conn // straight to the servers
 }
 
-const linkConfig = `
-state_dir = %q
-instance = "test"
-drain_timeout = "2s"
-[log]
-level = "debug"
-[nats.edge]
-urls = ["nats://%s"]
-reconnect = { min = "20ms", max = "200ms" }
-[nats.cloud]
-urls = ["nats://%s"]
-reconnect = { min = "20ms", max = "200ms" }
-[route.link.source]
-type = "jetstream"
-nats = "edge"
-stream = "SOURCE"
-ack_wait = "5s"
-[route.link.buffer]
-%s
-[route.link.delivery]
-ordering = "strict"
-retry = { min = "50ms", max = "500ms" }
-[route.link.sink]
-type = "nats"
-nats = "cloud"
-mode = "jetstream"
-stream = "TARGET"
-%s
-`
-
 // newLink starts the servers, with n numbers in the source stream, and makes the relay's configuration. settings are those of the target
 // stream, in the API's terms; subjects and name come by themselves.
 func newLink(t *testing.T, n int, settings, buffer, sink string) *link {
 	t.Helper()
 	l := &link{t: t, source: natstest.StartProcess(t, natstest.JetStream(t)), target: natstest.StartProcess(t, natstest.JetStream(t))}
-	l.near, l.far = startProxy(t, l.source.Addr()), startProxy(t, l.target.Addr())
+	l.near, l.far = tcpproxy.Start(t, l.source.Addr()), tcpproxy.Start(t, l.target.Addr())
 	l.from, l.to = l.source.Client(), l.target.Client()
 	makeStream(t, l.from, "SOURCE", "")
 	makeStream(t, l.to, "TARGET", settings)
 	publishNumbers(t, l.from, 1, n)
-	dir := t.TempDir()
-	l.relay = newRelay(t, writeConfig(t, dir, linkConfig, mkdir(t, dir+"/state"), l.near.Addr(), l.far.Addr(), buffer, sink))
+	l.relay = newStreamSink(t, "nats://"+l.near.Addr(), []string{"nats://" + l.far.Addr()}, fromStream+"\nack_wait = \"5s\"",
+		"ordering = \"strict\"\n[route.link.buffer]\n"+buffer, sink)
 	return l
-}
-
-func startProxy(t *testing.T, target string) *tcpproxy.Proxy {
-	t.Helper()
-	p, err := tcpproxy.Start(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
 }
 
 // makeStream creates a stream with the tests' subjects.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
 	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
@@ -59,11 +60,7 @@ mode = "core"
 func TestSinksAwayForTenSeconds(t *testing.T) {
 	t.Parallel()
 	edge, cloud := natstest.Start(t, "", nil), natstest.Start(t, "", nil)
-	door, err := tcpproxy.Start(cloud.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(door.Close)
+	door := tcpproxy.Start(t, cloud.Addr())
 	web := newEndpoint(t, newTally())
 	viaCloud := newTally()
 	subscriber := cloud.Client()

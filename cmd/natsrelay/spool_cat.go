@@ -10,6 +10,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay"
+	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
 
@@ -26,7 +27,7 @@ func newCat(s shelf) *cobra.Command {
 				return withStatus(err, exitUsage)
 			}
 			return target.workOn(cmd.Context(), args[0], func(dir string) error {
-				_, err := writeMessages(cmd.Context(), cmd.OutOrStdout(), dir, &which.Selection, func(int) {})
+				_, err := writeMessages(cmd.Context(), cmd.OutOrStdout(), dir, which.Selection, func(int) {})
 				return err
 			}, func(client *admin.Client) error {
 				_, err := client.Messages(cmd.Context(), s.command, args[0], which.Selection, cmd.OutOrStdout(), func(int) {})
@@ -72,30 +73,42 @@ func (s *selection) parse(now time.Time) error {
 // errEnough ends a walk before its end.
 var errEnough = errors.New("enough")
 
-// writeMessages writes the messages of a spool as JSON lines and returns how many. seen is called with the number of records read so far.
-func writeMessages(ctx context.Context, out io.Writer, dir string, which *relay.Selection, seen func(int)) (written int, err error) {
+// walkMessages calls fn with the messages of a spool that are wanted, oldest first, until it returns an error.
+func walkMessages(ctx context.Context, dir string, which relay.Selection, fn func(*relay.Stored) error) error {
+	n := 0
+	err := spool.Walk(ctx, dir, 0, func(rec spool.Record) error {
+		m, err := relay.DecodeRecord(rec)
+		if err != nil || !which.Wants(m) {
+			return err
+		}
+		if err := fn(m); err != nil {
+			return err
+		}
+		if n++; n == which.Limit {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// writeMessages writes messages of a spool as JSON lines, and returns how many. seen is called with the number so far.
+func writeMessages(ctx context.Context, out io.Writer, dir string, which relay.Selection, seen func(int)) (written int, err error) {
 	buffered := bufio.NewWriterSize(out, 1<<16)
 	var line []byte
-	read := 0
-	err = walkMessages(ctx, dir, func(m *relay.Stored) (err error) {
-		read++
-		seen(read)
-		if !which.Wants(m) {
-			return nil
-		}
+	err = walkMessages(ctx, dir, which, func(m *relay.Stored) (err error) {
 		if line, err = m.AppendJSONLine(line[:0]); err != nil {
 			return err
 		}
 		if _, err := buffered.Write(line); err != nil {
 			return err
 		}
-		if written++; written == which.Limit {
-			return errEnough
-		}
+		written++
+		seen(written)
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
 	return written, errors.Join(err, buffered.Flush())
 }

@@ -28,7 +28,7 @@ $ natsrelay %[1]s drop orders --yes`, s.command),
 					if err != nil {
 						return 0, err
 					}
-					return writeMessages(cmd.Context(), out, dir, &relay.Selection{}, func(read int) { bar.set(int64(read), int64(report.Stats.Records)) })
+					return writeMessages(cmd.Context(), out, dir, relay.Selection{}, func(read int) { bar.set(int64(read), int64(report.Stats.Records)) })
 				})
 			}, func(client *admin.Client) error {
 				held, err := holding(cmd.Context(), client, s, args[0])

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 )
 
@@ -17,8 +18,8 @@ func TestSpoolListsTheOldestThatWaits(t *testing.T) {
 	}
 	began := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	for seq := range uint64(3) {
-		at := began.Add(time.Duration(seq) * time.Hour)
-		if _, err := s.Append([]spool.Record{{Seq: seq + 1, Time: at.UnixNano(), Data: []byte("x")}}); err != nil {
+		m := relay.Stored{Message: relay.Message{ID: "id", Subject: "test", Time: began.Add(time.Duration(seq) * time.Hour)}, Seq: seq + 1}
+		if _, err := s.Append([]spool.Record{m.EncodeRecord()}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/relay"
@@ -79,11 +78,11 @@ func (l *liveShelf) List(ctx context.Context) ([]admin.Holding, error) {
 // is still there is asked for its own time.
 func holdingOf(ctx context.Context, route, dir string, r spool.Report) admin.Holding {
 	st := r.Stats
-	err := spool.Walk(ctx, dir, 0, func(first spool.Record) error {
-		st.Oldest = time.Unix(0, first.Time)
-		return errEnough
+	err := walkMessages(ctx, dir, relay.Selection{Limit: 1}, func(first *relay.Stored) error {
+		st.Oldest = first.Time
+		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil {
 		st.Oldest = r.Stats.Oldest // it cannot be read, or has just gone: nearly right will do
 	}
 	return admin.Holding{
@@ -107,22 +106,12 @@ func lookAgain(look func() (spool.Report, error)) (spool.Report, error) {
 }
 
 // Walk implements admin.Storage.
-func (l *liveShelf) Walk(ctx context.Context, route string, fn func(*relay.Stored) error) error {
+func (l *liveShelf) Walk(ctx context.Context, route string, which relay.Selection, fn func(*relay.Stored) error) error {
 	dir, err := l.folder(route)
 	if err != nil {
 		return err
 	}
-	return walkMessages(ctx, dir, fn)
-}
-
-func walkMessages(ctx context.Context, dir string, fn func(*relay.Stored) error) error {
-	return spool.Walk(ctx, dir, 0, func(rec spool.Record) error {
-		m, err := relay.DecodeRecord(rec)
-		if err != nil {
-			return err
-		}
-		return fn(m)
-	})
+	return walkMessages(ctx, dir, which, fn)
 }
 
 // remove deletes what a route has that does not run.

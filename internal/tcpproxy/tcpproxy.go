@@ -5,6 +5,7 @@ package tcpproxy
 import (
 	"net"
 	"sync"
+	"testing"
 )
 
 // A Proxy forwards connections to one target. All methods may be called from any goroutine.
@@ -18,15 +19,17 @@ type Proxy struct {
 	wg       sync.WaitGroup
 }
 
-// Start listens on a loopback port of its own choice. Close stops it.
-func Start(target string) (*Proxy, error) {
+// Start listens on a loopback port of its own choice, until the test ends.
+func Start(t testing.TB, target string) *Proxy {
+	t.Helper()
 	flow := make(chan struct{})
 	close(flow)
 	p := &Proxy{target: target, addr: "127.0.0.1:0", conns: make(map[net.Conn]struct{}), flow: flow}
 	if err := p.Accept(); err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	return p, nil
+	t.Cleanup(p.Close)
+	return p
 }
 
 // Addr returns host:port; it stays the same through Refuse and Accept.
