@@ -157,7 +157,7 @@ func bareRaw(url string, lanes int) deliverer {
 	}
 }
 
-// bareRawHeaders posts payloads with the headers that the contract asks for.
+// bareRawHeaders posts payloads with the headers that the relay sends.
 func bareRawHeaders(url string, lanes int) deliverer {
 	client := bareClient(lanes)
 	return func(batch []*relay.Message) error {

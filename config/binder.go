@@ -60,7 +60,7 @@ func (k key) or(missing string) key {
 	return k
 }
 
-// later are keys of the contract that come with a later version. They are refused, but not called unknown.
+// later are keys that come with a later version. They are refused, but not called unknown.
 func later(names ...string) []key {
 	keys := make([]key, len(names))
 	for i, name := range names {

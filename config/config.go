@@ -93,16 +93,16 @@ type CoreSource struct {
 
 // Buffer is a [route.NAME.buffer] table.
 type Buffer struct {
-	Memory       int64
-	Disk         int64  // 0 = never spill
+	Memory       int64  // bytes
+	Disk         int64  // bytes; 0 = never spill
 	Persist      string // overflow | outage | always
 	SpillAfter   time.Duration
 	Sync         string // each | interval | never
 	SyncInterval time.Duration
-	WhenFull     string // block | drop_oldest | drop_newest
-	MaxAge       time.Duration
-	Compression  string // none | s2 | zstd
-	MinFree      int64
+	WhenFull     string        // block | drop_oldest | drop_newest
+	MaxAge       time.Duration // 0 = never
+	Compression  string        // none | s2 | zstd
+	MinFree      int64         // bytes
 }
 
 // Delivery is a [route.NAME.delivery] table.
@@ -118,7 +118,7 @@ type Delivery struct {
 // DeadLetter is a [route.NAME.dead_letter] table.
 type DeadLetter struct {
 	To      string // disk | nats | drop
-	Max     int64  // of the folder on disk
+	Max     int64  // bytes, of the folder on disk
 	NATS    string // key of Config.NATS, for nats
 	Subject string // for nats
 	Given   bool   // the file has the table: messages that are too old are dead letters then, too

@@ -1,9 +1,6 @@
 package config
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 // NATSSink is a sink of type nats.
 type NATSSink struct {
@@ -41,7 +38,7 @@ func natsSinkKeys(c *NATSSink, js *JetStreamSink) []key {
 		req("nats", &c.NATS, connection),
 		req("mode", &c.Mode, oneOf("core jetstream")).or(`required key is missing: "jetstream" (confirmed by a stream) or "core" (plain publishing)`),
 		opt("dedupe", &c.Dedupe, true, boolean),
-		opt("stream", &js.Stream, "", textThat(badStreamName)),
+		opt("stream", &js.Stream, "", textThat(badJetStreamName)),
 		ptr("create_stream", &js.Create, createStreamTable),
 		opt("batch_publish", &js.BatchPublish, "auto", oneOf("auto off")),
 		opt("exactly_once", &js.ExactlyOnce, false, boolean),
@@ -115,12 +112,4 @@ func checkExactlyOnce(b *binder, route value, c *Route) {
 	if !c.Sink.NATS.Dedupe {
 		b.problem(at, "needs dedupe = true: it is by their id that the stream knows messages that are still on their way")
 	}
-}
-
-// badStreamName: the name of a stream is a token of subjects, and of a path on the server's disk.
-func badStreamName(s string) string {
-	if badSubject(s) != "" || strings.ContainsAny(s, `.*>/\`) {
-		return "is not the name of a stream: it must be one token, without blanks, dots, wildcards and slashes"
-	}
-	return ""
 }

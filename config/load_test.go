@@ -23,7 +23,7 @@ type = "http"
 url = "http://127.0.0.1:8080"
 `
 
-// minimalConfig is minimal with all defaults, as the contract has them.
+// minimalConfig is minimal with all defaults, written out: whoever changes one has to change it here, too.
 func minimalConfig() *Config {
 	return &Config{
 		StateDir:     "./natsrelay-state",

@@ -13,6 +13,9 @@ import (
 
 var routeName = regexp.MustCompile(`^[a-z0-9_-]+$`)
 
+// IsRouteName reports whether a route may have this name, which is that of its folders, too.
+func IsRouteName(name string) bool { return badRouteName(name) == "" }
+
 // badRouteName: the name of a route is that of its folder on disk, and a label of its metrics.
 func badRouteName(name string) string {
 	switch {

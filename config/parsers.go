@@ -66,16 +66,13 @@ func file(b *binder, v value) (string, bool) {
 	return path, true
 }
 
-// oneOf reads one of some words, which are given with spaces between them. Those in planned are refused as not supported yet.
-func oneOf(words string, planned ...string) parser[string] {
+// oneOf reads one of some words, which are given with spaces between them.
+func oneOf(words string) parser[string] {
 	allowed := strings.Fields(words)
 	return func(b *binder, v value) (string, bool) {
 		s, ok := text(b, v)
 		switch {
 		case !ok:
-			return "", false
-		case slices.Contains(planned, s):
-			b.problem(v, "%s is not supported by this version", v.quote())
 			return "", false
 		case !slices.Contains(allowed, s):
 			// The hint shows nothing of s but a word that is no secret.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// schema is the whole file. Keys of the contract that this version lacks are listed too, so that they are not called unknown.
+// schema is the whole file. Keys that only a later version will have are listed too, so that they are not called unknown.
 func (b *binder) schema(c *Config) table {
 	c.NATS = make(map[string]*NATS)
 	return table{

@@ -78,7 +78,7 @@ func TestHTTPRequest(t *testing.T) {
 	}
 }
 
-// Section 3 of the contract: which status says what of whom.
+// Which status says what of whom, as relay.toml has it.
 func TestHTTPStatusClasses(t *testing.T) {
 	const delivered, refused, retry, blocked = "delivered", "refused", "retry", "blocked"
 	want := map[int]string{

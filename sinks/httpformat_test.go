@@ -9,7 +9,7 @@ import (
 	"github.com/natsrelay/natsrelay/relay"
 )
 
-// Each format, as section 1 of the contract has it: what a batch becomes, and which messages it cannot carry.
+// Each format, as relay.toml has it: what a batch becomes, and which messages it cannot carry.
 func TestHTTPFormats(t *testing.T) {
 	const ndjson = "application/x-ndjson"
 	for name, tc := range map[string]struct {

@@ -63,7 +63,7 @@ func (c statusClasses) of(code int) statusClass {
 	return defaultClass(code)
 }
 
-// defaultClass is section 3 of the contract. Redirects and all that is unexpected count as blocked: nothing is lost by it.
+// defaultClass is what a status means unless the configuration says otherwise. Redirects and all that is unexpected count as blocked: nothing is lost by it.
 func defaultClass(code int) statusClass {
 	switch code {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong,
@@ -116,7 +116,7 @@ func drain(body io.Reader) {
 	if body == http.NoBody {
 		return
 	}
-	io.Copy(io.Discard, io.LimitReader(body, maxResponseBody)) //nolint:errcheck
+	_, _ = io.Copy(io.Discard, io.LimitReader(body, maxResponseBody))
 }
 
 // retryAfter reads a Retry-After header: seconds or a date (RFC 9110, section 10.2.3). What is neither counts as none.

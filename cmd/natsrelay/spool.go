@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
@@ -159,8 +159,8 @@ func theseHave(routes []string) string {
 
 // checkRouteName keeps a name that no route can have from becoming a path.
 func checkRouteName(route string) error {
-	if !regexp.MustCompile(`^[a-z0-9_-]+$`).MatchString(route) {
-		return withStatus(fmt.Errorf("%q is not the name of a route: they are made of a-z, 0-9, _ and -", route), exitUsage)
+	if !config.IsRouteName(route) {
+		return withStatus(fmt.Errorf("%q is not the name of a route: they are made of a-z, 0-9, _ and -, 64 at most", route), exitUsage)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/internal/human"
 	"github.com/spf13/cobra"
 )
 
@@ -143,7 +144,7 @@ func waiting(r *admin.RouteStatus) string {
 	if r.Disk.Messages == 0 {
 		return fmt.Sprintf("%d in memory", r.Memory.Messages)
 	}
-	return fmt.Sprintf("%d in memory, %d on disk (%s)", r.Memory.Messages, r.Disk.Messages, bytesOf(r.Disk.Bytes))
+	return fmt.Sprintf("%d in memory, %d on disk (%s)", r.Memory.Messages, r.Disk.Messages, human.Bytes(r.Disk.Bytes))
 }
 
 func age(seconds float64) string {
@@ -155,19 +156,6 @@ func age(seconds float64) string {
 		return d.Round(time.Millisecond).String()
 	}
 	return d.Round(time.Second).String()
-}
-
-// bytesOf returns "1.2 GiB".
-func bytesOf(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, prefixes := float64(n)/unit, "KMGTPE"
-	for value >= unit && len(prefixes) > 1 {
-		value, prefixes = value/unit, prefixes[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", value, prefixes[0])
 }
 
 func sum(counts map[string]uint64) (n uint64) {

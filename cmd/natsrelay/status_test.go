@@ -165,12 +165,7 @@ func TestSpoolAsksTheRightRelay(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1288490189: "1.2 GiB", 1 << 62: "4.0 EiB"} {
-		if got := bytesOf(n); got != want {
-			t.Errorf("%d bytes: %q, want %q", n, got, want)
-		}
-	}
+func TestAge(t *testing.T) {
 	for seconds, want := range map[float64]string{0: "-", 0.0123: "12ms", 840.4: "14m0s"} {
 		if got := age(seconds); got != want {
 			t.Errorf("%v s: %q, want %q", seconds, got, want)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/natsrelay/natsrelay/internal/human"
 	"github.com/natsrelay/natsrelay/relay"
 )
 
@@ -32,7 +33,7 @@ func describe(routes []relay.RouteStatus) string {
 	}
 	// What is only passing through is not a backlog.
 	if oldest >= time.Second {
-		parts = append(parts, size(bytes), "oldest "+age(oldest))
+		parts = append(parts, human.Bytes(bytes), "oldest "+age(oldest))
 	}
 	text := "1 route"
 	if len(routes) != 1 {
@@ -87,19 +88,6 @@ func firstTrouble(routes []relay.RouteStatus) string {
 		}
 	}
 	return ""
-}
-
-// size formats bytes for people: "1.2 GiB".
-func size(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n)/1024, 0
-	for value >= 1023.95 { // what would be shown as 1024.0
-		value, unit = value/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[unit])
 }
 
 // age formats a duration for people, in the largest unit that it has two of: "14 min".
