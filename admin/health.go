@@ -73,6 +73,9 @@ func troubles(r relay.RouteStatus) []string {
 	if s.SinkTrouble != nil {
 		why = append(why, withCause(sinkState(s.State), s.SinkTrouble))
 	}
+	if s.DiskTrouble != nil {
+		why = append(why, withCause("disk: nothing can be written to it, messages are in memory alone", s.DiskTrouble))
+	}
 	if s.SourceTrouble != nil {
 		why = append(why, withCause("source: nothing arrives", s.SourceTrouble))
 	}

@@ -29,7 +29,7 @@ func TestTroubles(t *testing.T) {
 		"retrying":  {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateRetrying, SinkTrouble: errors.Join(down, down)}}, []string{"retrying: connection refused; connection refused"}},
 		"cut off":   {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFlowing, SourceTrouble: down}}, []string{"source: nothing arrives: connection refused"}},
 		"stalled":   {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFlowing, Stalled: "why"}}, []string{"stalled: why"}},
-		"all of it": {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFull, Paused: true, SinkTrouble: down, SourceTrouble: down, Stalled: "why"}}, []string{"full: messages are being given up, or the source is held back", "paused: somebody has to resume it", "failing: connection refused", "source: nothing arrives: connection refused", "stalled: why"}},
+		"all of it": {relay.RouteStatus{Stats: relay.RouteStats{State: relay.StateFull, Paused: true, SinkTrouble: down, DiskTrouble: down, SourceTrouble: down, Stalled: "why"}}, []string{"full: messages are being given up, or the source is held back", "paused: somebody has to resume it", "failing: connection refused", "disk: nothing can be written to it, messages are in memory alone: connection refused", "source: nothing arrives: connection refused", "stalled: why"}},
 	} {
 		if diff := cmp.Diff(tc.want, troubles(tc.status)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -69,7 +69,8 @@ type buffer struct {
 	sinkDown   bool
 	waiting    int       // puts that are held back by the policy to block
 	fullAt     time.Time // when a message was last given up for want of room
-	diskDown   error     // why the spool failed, until it works again
+	spillSaid  bool      // the log has that the disk joins in, and not yet that it is caught up with
+	diskDown   error     // why the spool failed, until it works again or is not wanted any more
 	diskLogged time.Time // when that was last logged
 	writeRest  bool      // the keeper does not write for a while, after an error
 	readRest   bool      // the same for reading

@@ -10,12 +10,13 @@ type depth struct {
 	memoryBytes, diskBytes int64
 	oldest                 time.Time // when the oldest of them began to age; zero if there is none
 	latency                Histogram
+	diskTrouble            error // why the disk takes nothing though it should; nil if it does, or need not
 }
 
 func (b *buffer) depth() depth {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	d := depth{memory: b.messages, memoryBytes: b.held, oldest: b.oldest(), latency: b.latency.snapshot()}
+	d := depth{memory: b.messages, memoryBytes: b.held, oldest: b.oldest(), latency: b.latency.snapshot(), diskTrouble: b.diskDown}
 	if b.disk != nil {
 		s := b.disk.Stats()
 		d.disk, d.diskBytes = s.Records, s.FileBytes

@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -288,4 +290,62 @@ func TestRouteDeliversTheBacklogOfOtherSettings(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A disk that fails is tried again every second; the log has it once, however long that goes on, and whoever asks is told until it
+// works, or is not wanted any more.
+func TestFailingDiskIsSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &faultyFS{FS: spool.OS()}
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistOutage}, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.New(&log))
+		b.start()
+		step := func(what string, trouble bool, lines map[string]int) {
+			t.Helper()
+			synctest.Wait()
+			for text, want := range lines {
+				if n := strings.Count(log.String(), text); n != want {
+					t.Errorf("%s: the log has %q %d times, want %d:\n%s", what, text, n, want, log.String())
+				}
+			}
+			if err := b.depth().diskTrouble; (err != nil) != trouble {
+				t.Errorf("%s: the disk's trouble is %v", what, err)
+			}
+			log.Reset()
+		}
+		const spilling, failing, works, caughtUp = "spilling to disk: ", "cannot write to disk", "disk works again", "caught up with the disk"
+		full := syscall.ENOSPC
+		fs.fault.Store(&full)
+		b.setSink(true)
+		if err := b.put(&Message{Subject: "s", ID: "1", Data: []byte("x"), Time: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		step("an hour", true, map[string]int{spilling: 1, failing: 1, works: 0, caughtUp: 0})
+		fs.fault.Store(nil)
+		time.Sleep(2 * diskRest)
+		step("the disk works", false, map[string]int{spilling: 0, works: 1, caughtUp: 0})
+		b.setSink(false)
+		step("the sink works", false, map[string]int{caughtUp: 1})
+
+		fs.fault.Store(&full)
+		b.setSink(true)
+		if err := b.put(&Message{Subject: "s", ID: "2", Data: []byte("x"), Time: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		step("another hour", true, map[string]int{spilling: 1, failing: 1})
+		b.setSink(false)
+		step("the disk is not wanted any more", false, map[string]int{works: 0, caughtUp: 1})
+		fs.fault.Store(nil)
+		b.stopPuts()
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -62,7 +62,8 @@ func (b *buffer) startSpilling(why string) {
 	}
 	b.tail, b.spilling = b.unwritten(), true
 	b.work.Signal()
-	if b.opts.Persist != PersistAlways {
+	if b.opts.Persist != PersistAlways && !b.spillSaid { // a disk that fails is tried again every second
+		b.spillSaid = true
 		b.log.Info().Int("messages", b.messages).Int64("bytes", b.held).Msg("spilling to disk: " + why)
 	}
 }
@@ -105,11 +106,17 @@ func (b *buffer) inMemory(yield func(*Message) bool) {
 // stopSpilling lets new messages go by memory alone, once the gap is closed and nothing asks for the disk.
 func (b *buffer) stopSpilling() {
 	wanted := b.opts.Disk > 0 && (b.opts.Persist == PersistAlways || b.replaying > 0 || (b.outage || b.held > b.opts.Memory/4) && !b.upstreamHas)
-	if !b.spilling || b.gap || wanted {
+	if b.gap || wanted {
 		return
 	}
-	b.queueTail()
-	b.log.Info().Msg("caught up with the disk, no longer spilling to it")
+	b.diskDown = nil // whether it works will be seen the next time, and said
+	if b.spilling || b.spillSaid {
+		b.spillSaid = false
+		b.log.Info().Msg("caught up with the disk, no longer spilling to it")
+	}
+	if b.spilling {
+		b.queueTail()
+	}
 }
 
 // queueTail ends the spilling: what was waiting to be written is made ready instead. There must be no gap.

@@ -14,6 +14,7 @@ type RouteStats struct {
 
 	SourceTrouble error // why nothing can arrive; nil if it can, or if the source cannot tell
 	SinkTrouble   error // why the sink fails, or the store of the dead letters; nil if neither does
+	DiskTrouble   error // why nothing can be written to disk though it should be, so that only memory holds it; nil if it can, or need not
 
 	Received       uint64
 	Delivered      uint64
@@ -69,6 +70,7 @@ func (r *Route) Stats() RouteStats {
 		Dropped:        r.dropped(),
 		DeadLetters:    withZeros(r.dead.count.snapshot(), DeadReasons()),
 		Latency:        d.latency,
+		DiskTrouble:    d.diskTrouble,
 		MemoryMessages: d.memory, MemoryBytes: d.memoryBytes,
 		DiskMessages: d.disk, DiskBytes: d.diskBytes,
 	}

@@ -81,6 +81,8 @@ func firstTrouble(routes []relay.RouteStatus) string {
 			return fmt.Sprintf("%s cannot be opened: %v", r.Name, r.Err)
 		case s.Stalled != "":
 			return fmt.Sprintf("%s has stalled: %s", r.Name, s.Stalled)
+		case s.DiskTrouble != nil:
+			return fmt.Sprintf("%s cannot write to disk: %v", r.Name, s.DiskTrouble)
 		case s.SinkTrouble != nil:
 			return fmt.Sprintf("%s: %v", r.Name, s.SinkTrouble)
 		case s.SourceTrouble != nil:
