@@ -225,7 +225,7 @@ func (g *gate) trouble() error {
 	if g.why == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", g.what, plain(g.why))
+	return fmt.Errorf("%s: %w", g.what, g.why)
 }
 
 func (g *gate) setPaused(paused bool) {

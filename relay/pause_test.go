@@ -129,7 +129,7 @@ func TestUpstream(t *testing.T) {
 			{nil, StateFlowing},
 		} {
 			source.trouble = tc.trouble
-			if s := route.Stats(); s.State != tc.want || !errors.Is(s.SourceTrouble, plain(tc.trouble)) {
+			if s := route.Stats(); s.State != tc.want || !errors.Is(s.SourceTrouble, tc.trouble) {
 				t.Errorf("state %s, trouble %v; want %s", s.State, s.SourceTrouble, tc.want)
 			}
 		}

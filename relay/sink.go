@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -64,19 +63,7 @@ type Fault struct {
 	Code int
 }
 
-func (f *Fault) Error() string {
-	if f.Blocked {
-		return fmt.Sprintf("blocked: %v", f.Err)
-	}
-	return f.Err.Error()
-}
+// Error leaves out that the fault is one that blocks: whoever shows it has words of his own for that.
+func (f *Fault) Error() string { return f.Err.Error() }
 
 func (f *Fault) Unwrap() error { return f.Err }
-
-// plain returns the error without the advice that comes with it.
-func plain(err error) error {
-	if f, ok := err.(*Fault); ok {
-		return f.Err
-	}
-	return err
-}

@@ -78,7 +78,7 @@ func (r *Route) Stats() RouteStats {
 	if !d.oldest.IsZero() {
 		s.OldestAge = max(0, time.Since(d.oldest))
 	}
-	s.SourceTrouble = plain(r.sourceTrouble())
+	s.SourceTrouble = r.sourceTrouble()
 	s.DeadLettersStored = r.dead.stored()
 	if r.upstream != nil {
 		s.Pending, s.PendingKnown = r.upstream.Pending()

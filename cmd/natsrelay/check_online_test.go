@@ -108,7 +108,7 @@ func TestCheckOnline(t *testing.T) {
 	}
 	expectLines(t, said, `bad1: source: FAILS: nats "away": not connected: dial tcp`, "connection refused", fmt.Sprintf("bad1: sink: FAILS: http://127.0.0.1:%d: dial tcp", nobody),
 		`bad2: source: FAILS: stream "NONE" does not exist: create it`, `bad2: sink: FAILS: stream "ORDERS": JetStream does not answer; is it enabled`,
-		`bad3: sink: FAILS: blocked: stream "ORDERS": it takes nothing of "else.*"; its subjects are ["orders.>"]`, "5 problems that would keep routes from working")
+		`bad3: sink: FAILS: stream "ORDERS": it takes nothing of "else.*"; its subjects are ["orders.>"]`, "5 problems that would keep routes from working")
 }
 
 const permissionsConfig = `
@@ -189,7 +189,7 @@ func TestCheckOnlinePermissions(t *testing.T) {
 		`stream: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.MSG.NEXT.ORDERS.natsrelay-stream"`,
 		`stream: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.CREATE.ORDERS.natsrelay-stream"`,
 		`stream: source: FAILS: not permitted to publish to "$JS.ACK.ORDERS.natsrelay-stream.>"`,
-		`bind: source: FAILS: blocked: consumer there cannot be used: its max_deliver is 3`,
+		`bind: source: FAILS: consumer there cannot be used: its max_deliver is 3`,
 		`change: source: consumer "there" will be changed: ack_wait 1m0s to 30s, max_ack_pending 1000 to 4096, max_deliver 3 to -1`,
 		`change: sink: warning: permissions are not checked, for the server does not tell them: ask $SYS.REQ.USER.INFO: not permitted to publish`,
 		`new: source: consumer "natsrelay-new" does not exist; it will be created`,
