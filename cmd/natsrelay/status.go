@@ -20,7 +20,7 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--watch] [--json]",
 		Short: "Ask the running relay how its routes stand",
-		Long: `Counters begin with the relay's process. WAITING is what is in memory, and what is on disk, which may be the same; DEAD are the messages that became
+		Long: `Counters begin with the relay's process. WAITING is what is in memory, what is on disk, which may be the same, and what the relay has not yet taken from its stream; DEAD are the messages that became
 dead letters. A route that is not ready says why.`,
 		Example: "$ natsrelay status --watch",
 		Args:    noArguments,
@@ -141,10 +141,14 @@ func (p *statusPrinter) rates(r *admin.RouteStatus, now time.Time) (in, out stri
 }
 
 func waiting(r *admin.RouteStatus) string {
-	if r.Disk.Messages == 0 {
-		return fmt.Sprintf("%d in memory", r.Memory.Messages)
+	text := fmt.Sprintf("%d in memory", r.Memory.Messages)
+	if r.Disk.Messages > 0 {
+		text += fmt.Sprintf(", %d on disk (%s)", r.Disk.Messages, human.Bytes(r.Disk.Bytes))
 	}
-	return fmt.Sprintf("%d in memory, %d on disk (%s)", r.Memory.Messages, r.Disk.Messages, human.Bytes(r.Disk.Bytes))
+	if r.SourcePending != nil && *r.SourcePending > 0 {
+		text += fmt.Sprintf(", %d in the stream", *r.SourcePending)
+	}
+	return text
 }
 
 func age(seconds float64) string {

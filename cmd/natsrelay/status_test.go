@@ -165,6 +165,19 @@ func TestSpoolAsksTheRightRelay(t *testing.T) {
 	}
 }
 
+func TestWaiting(t *testing.T) {
+	pending := func(n uint64) *uint64 { return &n }
+	for want, r := range map[string]admin.RouteStatus{
+		"0 in memory":                      {SourcePending: pending(0)},
+		"2 in memory, 1 on disk (1.0 KiB)": {Memory: admin.Depth{Messages: 2}, Disk: admin.Depth{Messages: 1, Bytes: 1024}},
+		"2 in memory, 7 in the stream":     {Memory: admin.Depth{Messages: 2}, SourcePending: pending(7)},
+	} {
+		if got := waiting(&r); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestAge(t *testing.T) {
 	for seconds, want := range map[float64]string{0: "-", 0.0123: "12ms", 840.4: "14m0s"} {
 		if got := age(seconds); got != want {
