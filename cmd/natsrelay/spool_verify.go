@@ -49,7 +49,8 @@ func newSpoolRepair() *cobra.Command {
 	target := spoolTarget{shelf: spools()}
 	cmd := &cobra.Command{
 		Use:     "repair ROUTE",
-		Short:   "Write damaged segments of a stopped relay anew, with all that is whole; the damaged bytes are kept in damaged/",
+		Short:   "Write damaged segments of a stopped relay anew, with all that is whole",
+		Long:    "The damaged bytes are kept beside them, in damaged/.",
 		Example: "$ natsrelay spool repair orders",
 		Args:    exactArguments("ROUTE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
