@@ -40,17 +40,27 @@ func newEvents(log zerolog.Logger) *events {
 
 func (e *events) connected(nc *nats.Conn) (restarted bool) {
 	url, failed, restarted := e.arrived(nc)
-	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Str("version", nc.ConnectedServerVersion()).
-		Int("attempts_held_back", failed).Msg("connected")
+	e.arrival(nc, url, failed).Str("version", nc.ConnectedServerVersion()).Msg("connected")
 	return restarted
 }
 
 func (e *events) reconnected(nc *nats.Conn, down time.Duration) (restarted bool) {
 	e.reconnects.Add(1)
 	url, failed, restarted := e.arrived(nc)
-	e.log.Info().Str("url", url).Str("server", nc.ConnectedServerName()).Dur("down_for", down.Round(time.Millisecond)).
-		Int("attempts_held_back", failed).Msg("reconnected")
+	e.arrival(nc, url, failed).Dur("down_for", down.Round(time.Millisecond)).Msg("reconnected")
 	return restarted
+}
+
+// arrival begins the log line of a connection. heldBack is how many failed attempts have had no line.
+func (e *events) arrival(nc *nats.Conn, url string, heldBack int) *zerolog.Event {
+	line := e.log.Info().Str("url", url)
+	if name := nc.ConnectedServerName(); name != nc.ConnectedServerId() { // a server that has no name shows its id
+		line = line.Str("server", name)
+	}
+	if heldBack > 0 {
+		line = line.Int("attempts_held_back", heldBack)
+	}
+	return line
 }
 
 // maxProcesses bounds what is remembered of servers, whose addresses may be other ones each time.
