@@ -3,11 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // A progress shows how far long work has come: a bar on a terminal, a line every few seconds elsewhere.
@@ -27,10 +24,7 @@ const (
 )
 
 func newProgress(out io.Writer, doing, unit string) *progress {
-	p := &progress{out: out, doing: doing, unit: unit}
-	if f, ok := out.(*os.File); ok {
-		p.terminal = term.IsTerminal(int(f.Fd()))
-	}
+	p := &progress{out: out, doing: doing, unit: unit, terminal: isTerminal(out)}
 	p.next = time.Now().Add(p.every())
 	return p
 }
