@@ -369,6 +369,7 @@ func newCrasher(t *testing.T, seed uint64) *crasher {
 		MaxBytes: 20_000, SegmentBytes: 600 + rng.Int64N(3000), SyncInterval: time.Hour,
 		Sync:        []SyncMode{SyncInterval, SyncEach, SyncNever}[rng.IntN(3)],
 		Compression: []Compression{None, None, S2}[rng.IntN(3)],
+		readBytes:   []int{0, 100, 1000}[rng.IntN(3)],
 	}
 	if c.errs {
 		frng := rand.New(rand.NewPCG(seed, 1))

@@ -101,7 +101,7 @@ func tryDamage(t *testing.T, fs *simFS, name string, off int, cut bool, want []R
 	}
 	note := fmt.Sprintf("%s at %d, cut %v", filepath.Base(name), off, cut)
 	var damage []Damage
-	s, err := Open(crashDir, Options{FS: fs, MaxBytes: 1 << 20, SyncInterval: time.Hour, OnDamage: func(d Damage) { damage = append(damage, d) }})
+	s, err := Open(crashDir, Options{FS: fs, MaxBytes: 1 << 20, SyncInterval: time.Hour, readBytes: int(off%3) * 100, OnDamage: func(d Damage) { damage = append(damage, d) }})
 	if err != nil {
 		t.Errorf("%s: %v", note, err)
 		return

@@ -54,6 +54,7 @@ func (m *model) open() {
 		SegmentBytes: rapid.SampledFrom([]int64{500, 5000, 20_000, 100_000}).Draw(m.t, "segment"),
 		Sync:         rapid.SampledFrom([]SyncMode{SyncInterval, SyncEach, SyncNever}).Draw(m.t, "sync"),
 		Compression:  rapid.SampledFrom([]Compression{None, None, S2, Zstd}).Draw(m.t, "compression"),
+		readBytes:    rapid.SampledFrom([]int{0, 100, 1000}).Draw(m.t, "read"),
 		OnDamage:     func(d Damage) { m.t.Fatalf("damage: %v", d) },
 	}
 	s, err := Open("/s/q", m.o)

@@ -137,6 +137,7 @@ func (s *Spool) openReader(sg *segment) error {
 	r.sg, r.f, r.tries = sg, f, 0
 	r.sc = newScanner(f, sg.salt, framesStart, 0)
 	r.sc.buf = r.buf
+	r.sc.size = s.o.readBytes
 	return nil
 }
 

@@ -46,6 +46,9 @@ func open(dir string, o Options, readOnly bool) (*Spool, error) {
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = min(max(o.MaxBytes/8, minSegment), maxSegment, o.MaxBytes)
 	}
+	if o.readBytes <= 0 {
+		o.readBytes = scanBuffer
+	}
 	s := &Spool{fs: o.FS, dir: dir, o: o, readOnly: readOnly}
 	s.cursor = cursorFile{fs: o.FS, path: filepath.Join(dir, cursorName)}
 	if !readOnly {

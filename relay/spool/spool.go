@@ -83,6 +83,8 @@ type Options struct {
 	// OnDamage, if set, is told of everything that was lost or cut off. It is called from whatever goroutine met it,
 	// from Open too, while no lock is held that a call into the spool needs. It must not block for long.
 	OnDamage func(Damage)
+
+	readBytes int // 0 = scanBuffer; tests let records lie across the reads
 }
 
 // Cause says what kind of damage it was.
