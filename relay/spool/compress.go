@@ -29,7 +29,7 @@ type codec struct {
 func (c *codec) appendRun(b []byte, how Compression, salt, ordinal uint32, recs []Record) ([]byte, int, error) {
 	n := c.gather(recs)
 	start := len(b)
-	b = appendFrameHeader(b)
+	b = append(b, make([]byte, frameHeader)...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(n))
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.raw)))
 	kind := uint8(kindS2)
@@ -55,14 +55,17 @@ func (c *codec) appendRun(b []byte, how Compression, salt, ordinal uint32, recs 
 		}
 		return b, n, nil
 	}
-	finishFrame(b[start:], salt, kind, ordinal, recs[0].Time)
+	putHeader(b[start:], salt, kind, len(b)-start-frameHeader, ordinal, recs[0].Time)
+	putCRC(b[start:])
 	return b, n, nil
 }
 
 func appendRecord(b []byte, salt, ordinal uint32, r *Record) []byte {
 	start := len(b)
-	b = append(appendFrameHeader(b), r.Data...)
-	finishFrame(b[start:], salt, kindRecord, ordinal, r.Time)
+	b = append(b, make([]byte, frameHeader)...)
+	putHeader(b[start:], salt, kindRecord, len(r.Data), ordinal, r.Time)
+	b = append(b, r.Data...)
+	putCRC(b[start:])
 	return b
 }
 

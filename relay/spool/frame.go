@@ -45,17 +45,17 @@ type frame struct {
 
 func (fr *frame) size() int64 { return int64(frameHeader + len(fr.body)) }
 
-// appendFrameHeader makes room for a header; the body is then appended, and finishFrame completes the whole.
-func appendFrameHeader(b []byte) []byte { return append(b, make([]byte, frameHeader)...) }
-
-func finishFrame(f []byte, salt uint32, kind uint8, ordinal uint32, time int64) {
+// putHeader writes all of a frame's header but the CRC, which putCRC adds once the body is there. The header goes first: a
+// checksum over bytes that were stored just now waits for them (8 of 240 ns a KiB).
+func putHeader(f []byte, salt uint32, kind uint8, length int, ordinal uint32, time int64) {
 	le := binary.LittleEndian
 	le.PutUint32(f[4:], salt)
-	le.PutUint32(f[8:], uint32(len(f)-frameHeader)|uint32(kind)<<28)
+	le.PutUint32(f[8:], uint32(length)|uint32(kind)<<28)
 	le.PutUint32(f[12:], ordinal)
 	le.PutUint64(f[16:], uint64(time))
-	le.PutUint32(f, crc32.Checksum(f[4:], castagnoli))
 }
+
+func putCRC(f []byte) { binary.LittleEndian.PutUint32(f, crc32.Checksum(f[4:], castagnoli)) }
 
 // parse looks for a frame at the start of b. ok: it is there, whole and sound. Otherwise need > len(b) says that more bytes
 // would tell, and 0 that there is no frame here.
