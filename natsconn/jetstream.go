@@ -13,5 +13,13 @@ func (c *Conn) JetStream(nc *nats.Conn, opts ...jetstream.JetStreamOpt) (jetstre
 	return jetstream.NewWithDomain(nc, c.cfg.JetStreamDomain, opts...)
 }
 
+// APISubject returns where the JetStream API of the configured domain takes requests for an operation, such as STREAM.INFO.ORDERS.
+func (c *Conn) APISubject(operation string) string {
+	if c.cfg.JetStreamDomain == "" {
+		return "$JS.API." + operation
+	}
+	return "$JS." + c.cfg.JetStreamDomain + ".API." + operation
+}
+
 // Domain returns the configured JetStream domain; "" is the server's own.
 func (c *Conn) Domain() string { return c.cfg.JetStreamDomain }

@@ -3,6 +3,7 @@ package natsconn
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,6 +79,17 @@ func (p *Permissions) MayPublish(pattern string) Grant {
 		return GrantPart
 	}
 	return GrantAll
+}
+
+// Denied returns a *PermissionError for each of the patterns of which nothing may be published to, joined; nil if there is none.
+func (p *Permissions) Denied(patterns ...string) error {
+	var errs []error
+	for _, pattern := range patterns {
+		if p.MayPublish(pattern) == GrantNone {
+			errs = append(errs, &PermissionError{Publish: true, Subject: pattern})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // MayRespond says whether requests may be answered that come from where nats.go's come from, unless it is told otherwise.

@@ -47,11 +47,7 @@ const apiTimeout = 5 * time.Second
 
 // streamAPI asks the JetStream API about a stream: STREAM.INFO, STREAM.CREATE. An error of the API is an *apiError.
 func streamAPI(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, what, stream string, request any) (*streamInfo, error) {
-	prefix := "$JS.API."
-	if domain := conn.Domain(); domain != "" {
-		prefix = "$JS." + domain + ".API."
-	}
-	subject := prefix + what + "." + stream
+	subject := conn.APISubject(what + "." + stream)
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", subject, err)

@@ -6,11 +6,12 @@ import (
 	"slices"
 
 	"github.com/natsrelay/natsrelay/internal/subject"
+	"github.com/natsrelay/natsrelay/natsconn"
 )
 
 // Check looks at the stream as the first delivery would, but creates and publishes nothing. patterns are what the subjects of the messages
-// will match. Warnings go to the log; an error says what keeps messages from being delivered.
-func (s *JetStream) Check(ctx context.Context, patterns []string) error {
+// will match, permissions those of the connection's user. Warnings go to the log; an error says what keeps messages from being delivered.
+func (s *JetStream) Check(ctx context.Context, patterns []string, permissions *natsconn.Permissions) error {
 	s.failing.Store(true) // so that it waits for the connection
 	epoch, err := s.epoch(ctx)
 	if err != nil {
@@ -23,7 +24,7 @@ func (s *JetStream) Check(ctx context.Context, patterns []string) error {
 	stream, err := s.lookAt(ctx, epoch)
 	if create != nil && errors.Is(err, errMissing) {
 		s.opts.Log.Info().Msg("the stream does not exist; it will be created")
-		return nil
+		return permissions.Denied(s.conn.APISubject("STREAM.CREATE." + s.js.Stream))
 	}
 	if err != nil {
 		return err
@@ -35,6 +36,9 @@ func (s *JetStream) Check(ctx context.Context, patterns []string) error {
 	}
 	if limit := stream.info.Config.MaxMsgSize; limit > 0 && limit < epoch.Conn().MaxPayload() {
 		s.opts.Log.Warn().Int64("max_msg_size", limit).Msg("larger messages than the stream's max_msg_size become dead letters")
+	}
+	if s.js.ExactlyOnce { // what the stream holds is read with a consumer
+		return permissions.Denied(s.conn.APISubject("CONSUMER.CREATE."+s.js.Stream+".>"), s.conn.APISubject("CONSUMER.MSG.NEXT."+s.js.Stream+".>"))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 // user of nc, which is conn's. What Run would create or change goes to the log; the error says what keeps the source from working.
 func CheckJetStream(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, cfg *config.JetStreamSource, permissions *natsconn.Permissions, log zerolog.Logger) error {
 	s := &JetStream{conn: conn, cfg: cfg, log: log, times: defaultTimes()}
-	if err := s.permitted(permissions, "STREAM.INFO."+cfg.Stream, "CONSUMER.INFO."+cfg.Stream+"."+cfg.Durable); err != nil {
+	if err := permissions.Denied(conn.APISubject("STREAM.INFO."+cfg.Stream), conn.APISubject("CONSUMER.INFO."+cfg.Stream+"."+cfg.Durable)); err != nil {
 		return err // the questions below would not be answered
 	}
 	ctx, stop := conn.UntilDenied(ctx, "$JS.") // where the permissions are not known
@@ -35,11 +35,11 @@ func CheckJetStream(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, cfg
 		return apiError("look up stream "+cfg.Stream, natsconn.BecauseDenied(ctx, err))
 	}
 	writes, err := s.checkConsumer(ctx, &binding{nc: nc, stream: stream})
-	needs := []string{"CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Durable}
+	needs := []string{conn.APISubject("CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Durable)}
 	if writes {
-		needs = append(needs, createSubject(cfg))
+		needs = append(needs, conn.APISubject(createOperation(cfg)))
 	}
-	return errors.Join(err, s.permitted(permissions, needs...), s.mayAcknowledge(permissions))
+	return errors.Join(err, permissions.Denied(needs...), mayAcknowledge(permissions, cfg))
 }
 
 // checkConsumer says what of the consumer keeps the source from working, and whether Run would create or change it.
@@ -63,28 +63,17 @@ func (s *JetStream) checkConsumer(ctx context.Context, b *binding) (writes bool,
 	return what != "", s.check(next)
 }
 
-// permitted says which operations of the JetStream API are denied.
-func (s *JetStream) permitted(p *natsconn.Permissions, operations ...string) error {
-	var errs []error
-	for _, operation := range operations {
-		if subject := api(s.conn.Domain(), operation); p.MayPublish(subject) == natsconn.GrantNone {
-			errs = append(errs, &natsconn.PermissionError{Publish: true, Subject: subject})
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // mayAcknowledge says that acknowledgements are denied, in either form that a server may have them in (place.go).
-func (s *JetStream) mayAcknowledge(p *natsconn.Permissions) error {
-	consumer := s.cfg.Stream + "." + s.cfg.Durable + ".>"
-	if p.MayPublish(ackPrefix+consumer) == natsconn.GrantNone && p.MayPublish(ackPrefix+"*.*."+consumer) == natsconn.GrantNone {
-		return &natsconn.PermissionError{Publish: true, Subject: ackPrefix + consumer}
+func mayAcknowledge(p *natsconn.Permissions, cfg *config.JetStreamSource) error {
+	consumer := cfg.Stream + "." + cfg.Durable + ".>"
+	if p.MayPublish(ackPrefix+"*.*."+consumer) != natsconn.GrantNone {
+		return nil
 	}
-	return nil
+	return p.Denied(ackPrefix + consumer)
 }
 
-// createSubject is the operation by which nats.go creates and changes the consumer: a filter that is one subject is part of it.
-func createSubject(cfg *config.JetStreamSource) string {
+// createOperation is the operation by which nats.go creates and changes the consumer: a filter that is one subject is part of it.
+func createOperation(cfg *config.JetStreamSource) string {
 	operation := []string{"CONSUMER.CREATE", cfg.Stream, cfg.Durable}
 	if len(cfg.Subjects) == 1 {
 		operation = append(operation, cfg.Subjects[0])

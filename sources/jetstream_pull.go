@@ -45,7 +45,7 @@ type pull struct {
 func newPull(s *JetStream, b *binding, alone bool) (*pull, error) {
 	p := &pull{
 		s: s, b: b, alone: alone, inbox: b.nc.NewInbox() + ".", ended: make(chan error, 1), wake: make(chan struct{}, 1),
-		api: api(s.conn.Domain(), "CONSUMER.MSG.NEXT."+s.cfg.Stream+"."+s.cfg.Durable), pin: s.pin,
+		api: s.conn.APISubject("CONSUMER.MSG.NEXT." + s.cfg.Stream + "." + s.cfg.Durable), pin: s.pin,
 	}
 	if alone && s.cfg.AckPolicy == "all" {
 		p.expected = b.info.Delivered.Consumer + 1 // one that is lost before the first that arrives would be acknowledged with that
@@ -168,14 +168,6 @@ func (p *pull) receive(m *nats.Msg) {
 
 // passive reports whether another relay of the standby group is the active one, or none is yet.
 func (p *pull) passive() bool { return p.s.cfg.Standby != "" && p.pin == "" }
-
-// api returns a subject of the JetStream API.
-func api(domain, operation string) string {
-	if domain == "" {
-		return "$JS.API." + operation
-	}
-	return "$JS." + domain + ".API." + operation
-}
 
 // headerPin is how the server tells the active one of a standby group that it is.
 const headerPin = "Nats-Pin-Id"

@@ -83,7 +83,7 @@ func (c *onlineCheck) sink(ctx context.Context, r *config.Route) (maxPayload int
 			return nil
 		}
 		sink := sinks.NewJetStream(s.conn, r.Sink.NATS, sinks.JetStreamOptions{RetryMax: r.Delivery.Retry.Max, Log: s.log})
-		return sink.Check(ctx, subjectsAfter(r))
+		return sink.Check(ctx, subjectsAfter(r), s.permissions)
 	})
 }
 

@@ -139,6 +139,13 @@ sink   = { type = "nats", nats = "free", mode = "core" }
 [route.bind]
 source = { type = "jetstream", nats = "free", stream = "ORDERS", durable = "there", consumer = "bind" }
 sink   = { type = "nats", nats = "limited", mode = "jetstream", stream = "ORDERS" }
+[route.once]
+source = { type = "jetstream", nats = "free", stream = "ORDERS" }
+delivery = { ordering = "strict" }
+sink   = { type = "nats", nats = "limited", mode = "jetstream", stream = "ORDERS", exactly_once = true }
+[route.create]
+source = { type = "core", nats = "free", subjects = ["orders.eu.*"] }
+sink   = { type = "nats", nats = "limited", mode = "jetstream", stream = "NEW", create_stream = { subjects = ["orders.eu.*"] } }
 [route.change]
 source = { type = "jetstream", nats = "free", stream = "ORDERS", durable = "there" }
 sink   = { type = "nats", nats = "mute", mode = "core" }
@@ -192,6 +199,8 @@ func TestCheckOnlinePermissions(t *testing.T) {
 		`bind: source: FAILS: consumer there cannot be used: its max_deliver is 3`,
 		`change: source: consumer "there" will be changed: ack_wait 1m0s to 30s, max_ack_pending 1000 to 4096, max_deliver 3 to -1`,
 		`change: sink: warning: permissions are not checked, for the server does not tell them: ask $SYS.REQ.USER.INFO: not permitted to publish`,
+		`once: sink: FAILS: not permitted to publish to "$JS.API.CONSUMER.CREATE.ORDERS.>"`,
+		`create: sink: the stream does not exist; it will be created`, `create: sink: FAILS: not permitted to publish to "$JS.API.STREAM.CREATE.NEW"`,
 		`new: source: consumer "natsrelay-new" does not exist; it will be created`,
 		`new: sink: warning: permitted to publish to a part of "orders.>" only`)
 	if strings.Contains(said, "good: source: FAILS") || strings.Contains(said, "good: source: warning") {
