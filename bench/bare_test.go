@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func bareMain(args []string) {
 	case "http":
 		err = bareHTTP(variant, src, dst)
 	case "stream":
-		err = bareStream(src, dst)
+		err = bareStream(variant == "ids", src, dst)
 	case "stream-http":
 		err = bareStreamHTTP(variant, src, dst)
 	default:
@@ -93,8 +94,9 @@ func bareHTTP(shape, src, url string) error {
 	return subscribe(src, func(m *nats.Msg) { work <- m })
 }
 
-// bareStream pulls from a stream, publishes to the other server's, and acknowledges what that one has acknowledged.
-func bareStream(src, dst string) error {
+// bareStream pulls from a stream, publishes to the other server's, and acknowledges what that one has acknowledged. With ids, it sends one
+// with each message, as the relay does.
+func bareStream(ids bool, src, dst string) error {
 	out, err := nats.Connect(dst)
 	if err != nil {
 		return err
@@ -120,7 +122,16 @@ func bareStream(src, dst string) error {
 		}
 	}()
 	return consume(src, func(m jetstream.Msg) {
-		done, err := js.PublishMsgAsync(&nats.Msg{Subject: m.Subject(), Data: m.Data()}, jetstream.WithStallWait(time.Minute))
+		msg := &nats.Msg{Subject: m.Subject(), Data: m.Data()}
+		if ids {
+			meta, err := m.Metadata()
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "bare loop:", err)
+				os.Exit(1)
+			}
+			msg.Header = nats.Header{"Nats-Msg-Id": {meta.Stream + ":" + strconv.FormatUint(meta.Sequence.Stream, 10)}}
+		}
+		done, err := js.PublishMsgAsync(msg, jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bare loop:", err)
 			os.Exit(1)

@@ -195,13 +195,36 @@ func (b *buffer) fill(l *lane, limits Limits) (full bool) {
 			b.discard(q.pop(), DropMaxAge)
 			continue
 		}
-		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 {
+		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 || l.offered && b.condemned(m) {
 			return true
 		}
 		l.batch = append(l.batch, q.pop())
 		l.bytes += m.cost
 	}
 	return len(l.batch) == limits.Messages || l.bytes >= limits.Bytes
+}
+
+// more adds what is ready to the lane's batch, which the sink has been offered already, and returns what it has added.
+func (b *buffer) more(l *lane, limits Limits) []*Message {
+	b.mu.Lock()
+	defer b.unlock()
+	if b.noTake {
+		return nil
+	}
+	l.bytes = 0
+	for _, m := range l.batch {
+		l.bytes += m.cost
+	}
+	had := len(l.batch)
+	l.offered = true
+	b.fill(l, limits)
+	l.offered = false
+	return l.batch[had:]
+}
+
+// condemned reports whether the message is to become a dead letter, and not to be offered to the sink.
+func (b *buffer) condemned(m *Message) bool {
+	return m.verdict != nil || b.opts.KeepExpired && b.expired(m.Time)
 }
 
 func (b *buffer) expired(t time.Time) bool {

@@ -9,12 +9,16 @@ import (
 
 var errUnconfirmed = errors.New("the sink confirmed only a part of the batch")
 
-// A lane delivers one batch at a time: message n+1 of a lane is not offered to the sink before n is settled.
+// A lane delivers one batch at a time: message n+1 of a lane is not offered to the sink before n is settled, but within a batch, which
+// the sink keeps in order. A batch that a Streamer delivers may grow meanwhile.
 type lane struct {
 	pulse pulse
 	queue *queue
 	batch []*Message // taken and not settled; guarded by buffer.mu, changed by this lane only
-	bytes int64      // of the batch when it was taken
+	bytes int64      // of the batch when it was last filled
+	open  Batch      // the batch, while a Streamer delivers it; the lane's own
+
+	offered bool // it is being filled for a sink that has the first of it already
 }
 
 // A delivery moves messages from the buffer to the sink, and to the dead letters what the sink will not have.
@@ -22,6 +26,7 @@ type delivery struct {
 	buffer      *buffer
 	gate        *gate
 	sink        Sink
+	streamer    Streamer // the sink, if it is one and there is no rate limit
 	dead        *deadLetterOffice
 	limits      Limits
 	limiter     *rate.Limiter // nil: as fast as the sink takes them
@@ -31,7 +36,9 @@ type delivery struct {
 
 func newDelivery(o DeliveryOptions, b *buffer, g *gate, sink Sink, dead *deadLetterOffice, count *counters) *delivery {
 	d := &delivery{buffer: b, gate: g, sink: sink, dead: dead, limits: sink.Limits(), maxAttempts: o.MaxAttempts, count: count}
+	d.streamer, _ = sink.(Streamer)
 	if o.RateLimit > 0 {
+		d.streamer = nil
 		d.limits.Messages = min(d.limits.Messages, o.RateLimit)      // a batch is no more than a second's worth,
 		burst := max(d.limits.Messages, o.RateLimit/rateGranularity) // and a timer that is late costs no throughput
 		d.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), burst)
@@ -88,7 +95,8 @@ func (d *delivery) step(ctx context.Context, l *lane, out []Outcome) ([]*Message
 // attempt offers the lane's batch to the sink. What is left of it has the first of out as outcomes.
 func (d *delivery) attempt(ctx context.Context, p pass, l *lane, out []Outcome) {
 	l.pulse.at(sending)
-	err := d.sink.Deliver(ctx, l.batch, out)
+	err := d.offer(ctx, l, out)
+	out = out[:len(l.batch)]
 	l.pulse.at(settling)
 	rest := d.buffer.settle(l, out)
 	l.pulse.at(resting)
@@ -107,6 +115,16 @@ func (d *delivery) attempt(ctx context.Context, p pass, l *lane, out []Outcome) 
 		d.gate.report(p, err)
 	}
 	d.countAttempt(rest, out, err)
+}
+
+// offer calls the sink, and leaves the outcomes of what is then the lane's batch, which may be more or less than before, in out.
+func (d *delivery) offer(ctx context.Context, l *lane, out []Outcome) error {
+	if d.streamer == nil {
+		return d.sink.Deliver(ctx, l.batch, out)
+	}
+	l.open.begin(d, l, out[:cap(out)])
+	defer l.open.end()
+	return d.streamer.Stream(ctx, &l.open)
 }
 
 func anyUnconfirmed(out []Outcome) bool {

@@ -104,6 +104,13 @@ func (g *gate) tryEnter() (pass, <-chan struct{}, error) {
 	return pass{}, g.changed, nil
 }
 
+// isOpen reports whether a lane that has passed may go on with what others would have to pass for.
+func (g *gate) isOpen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.stopped && !g.paused && !g.closed
+}
+
 // report gives a pass back with the result of the attempt.
 func (g *gate) report(p pass, err error) {
 	g.mu.Lock()

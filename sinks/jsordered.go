@@ -31,7 +31,7 @@ type chain struct {
 	window int           // most messages at a time; belongs to who has the turn
 }
 
-func newChain() chain { return chain{turn: make(chan struct{}, 1), window: jsMessages} }
+func newChain() chain { return chain{turn: make(chan struct{}, 1), window: jsExchange} }
 
 // publishChained publishes the next messages of the batch in order, each on the condition that the one before is the stream's last.
 func (l *jsLane) publishChained(a *attempt) error {
@@ -42,11 +42,11 @@ func (l *jsLane) publishChained(a *attempt) error {
 		return a.ctx.Err()
 	}
 	defer func() { <-c.turn }()
-	l.places = a.open(l.places, c.window)
+	l.places = a.unconfirmed(l.places, 0, c.window)
 	acks, missing := l.exchange(a, l.places, func() {
 		expected := ""
 		if n := len(l.sent); n > 0 {
-			expected = messageID(a.batch[l.sent[n-1]])
+			expected = messageID(a.Messages[l.sent[n-1]])
 		}
 		l.msg.added[addExpected].value[0] = expected
 	})
@@ -63,7 +63,7 @@ func (l *jsLane) publishChained(a *attempt) error {
 			return err
 		}
 	}
-	c.window = min(2*c.window, jsMessages)
+	c.window = min(2*c.window, jsExchange)
 	return missing
 }
 
@@ -82,7 +82,7 @@ func messageID(m *relay.Message) string {
 // strict, no predecessor at all.
 func (l *jsLane) publishSpaced(a *attempt) error {
 	if l.sink.opts.Ordering == relay.OrderStrict {
-		l.places = a.open(l.places, 1)
+		l.places = a.unconfirmed(l.places, 0, 1)
 	} else {
 		l.places = a.firsts(l.places)
 	}
@@ -97,10 +97,10 @@ func (l *jsLane) publishSpaced(a *attempt) error {
 
 // firsts returns the place of the first message on each subject that is not settled.
 func (a *attempt) firsts(places []int) []int {
-	places = a.open(places, len(a.batch))
+	places = a.unconfirmed(places, 0, jsExchange)
 	seen := make(map[string]bool)
 	return slices.DeleteFunc(places, func(i int) bool {
-		subject := a.batch[i].Subject
+		subject := a.Messages[i].Subject
 		later := seen[subject]
 		seen[subject] = true
 		return later

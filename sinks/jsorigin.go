@@ -99,30 +99,36 @@ func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) erro
 	defer func() { r.idle = time.Now() }()
 	stoodIn := s.opts.Standby && time.Since(r.idle) > standbyIdle
 	if s.unsure() || stoodIn {
-		if err := s.catchUp(a.ctx, a.epoch, s.origin(a.batch[0]).stream, a.batch[0].Time); err != nil {
+		if err := s.catchUp(a.ctx, a.epoch, s.origin(a.Messages[0]).stream, a.Messages[0].Time); err != nil {
 			return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
 		}
 	}
-	for done := 0; done < len(a.batch); {
-		part := *a
-		part.batch, part.out = a.batch[done:], a.out[done:]
-		s.skipStored(&part)
-		n := s.ascending(part.batch)
-		part.batch, part.out = part.batch[:n], part.out[:n]
-		if err := l.publish(&part, stream); err != nil {
+	for a.upTo < len(a.Messages) {
+		s.admit(a)
+		if err := l.publish(a, stream); err != nil {
 			return err
 		}
-		done += n
+		a.newest = origin{}
 	}
 	return nil
+}
+
+// admit lets those messages of the batch be published that have not been, up to where it begins to repeat itself. It settles those that the target holds.
+func (s *JetStream) admit(a *attempt) {
+	if s.resume == nil {
+		a.upTo = len(a.Messages)
+		return
+	}
+	s.skipStored(a)
+	a.upTo = s.ascending(a)
 }
 
 // skipStored settles the messages that the target holds.
 func (s *JetStream) skipStored(a *attempt) {
 	skipped := 0
-	for i, m := range a.batch {
-		if a.out[i].Status == relay.Unconfirmed && s.resume.last.covers(s.origin(m)) {
-			a.out[i].Status = relay.Delivered
+	for i := a.upTo; i < len(a.Messages); i++ {
+		if a.Outcomes[i].Status == relay.Unconfirmed && s.resume.last.covers(s.origin(a.Messages[i])) {
+			a.Outcomes[i].Status = relay.Delivered
 			skipped++
 		}
 	}
@@ -131,20 +137,19 @@ func (s *JetStream) skipStored(a *attempt) {
 	}
 }
 
-// ascending returns how many messages come, from the first on, none of which is the same as one before, or from before it.
-func (s *JetStream) ascending(batch []*relay.Message) int {
-	last := s.resume.last
-	for i, m := range batch {
-		o := s.origin(m)
+// ascending returns the place of the first message that is the same as one before, or from before it.
+func (s *JetStream) ascending(a *attempt) int {
+	for i := a.upTo; i < len(a.Messages); i++ {
+		o := s.origin(a.Messages[i])
 		if s.resume.last.covers(o) {
 			continue
 		}
-		if last.covers(o) {
+		if a.newest.covers(o) {
 			return i
 		}
-		last = o
+		a.newest = o
 	}
-	return len(batch)
+	return len(a.Messages)
 }
 
 // catchUp looks at what the target has got since it was last looked at. before is when the oldest message that is asked for was stored

@@ -13,38 +13,35 @@ import (
 
 // An attempt is a batch on its way in one epoch.
 type attempt struct {
+	*relay.Batch
 	ctx   context.Context
 	epoch natsconn.Epoch
-	batch []*relay.Message
-	out   []relay.Outcome
 
 	failures uint64 // of the sink before it
+	upTo     int    // messages from this place on are not yet to be published
+	newest   origin // of those before, with exactly_once
 }
 
 // unsettled reports whether something is left to do.
 func (a *attempt) unsettled() bool {
-	return slices.ContainsFunc(a.out, func(o relay.Outcome) bool { return o.Status == relay.Unconfirmed })
+	return slices.ContainsFunc(a.Outcomes[:a.upTo], func(o relay.Outcome) bool { return o.Status == relay.Unconfirmed })
 }
 
-// open returns the places of the first messages that are not settled, at most so many.
-func (a *attempt) open(places []int, most int) []int {
+// unconfirmed returns the places of the first messages from a place on that are not settled, at most so many.
+func (a *attempt) unconfirmed(places []int, from, most int) []int {
 	places = places[:0]
-	for i := range a.out {
-		if len(places) == most {
-			break
-		}
-		if a.out[i].Status == relay.Unconfirmed {
+	for i := from; i < a.upTo && len(places) < most; i++ {
+		if a.Outcomes[i].Status == relay.Unconfirmed {
 			places = append(places, i)
 		}
 	}
 	return places
 }
 
-// send publishes the messages in these places of the batch, and leaves the places of what it has published in l.sent. What the server would
+// send publishes the messages in these places of the batch, and adds the places of what it has published to l.sent. What the server would
 // never take is refused. address is called before each, and sets its reply subject and what it expects of the stream. All goes out in the
 // attempt's epoch, in order, or the last ones do not.
 func (l *jsLane) send(a *attempt, places []int, address func()) (bytes int64, err error) {
-	l.sent = l.sent[:0]
 	release, ok := l.sink.conn.Hold(a.epoch)
 	if !ok {
 		return 0, errNATSCut
@@ -53,7 +50,7 @@ func (l *jsLane) send(a *attempt, places []int, address func()) (bytes int64, er
 	nc := a.epoch.Conn()
 	maxPayload := nc.MaxPayload()
 	for _, i := range places {
-		m := a.batch[i]
+		m := a.Messages[i]
 		if l.sink.midBatch != nil {
 			l.sink.midBatch(i)
 		}
@@ -69,7 +66,7 @@ func (l *jsLane) send(a *attempt, places []int, address func()) (bytes int64, er
 			bytes += size
 			l.sink.inFlight.Add(size)
 		case isRefusal(err):
-			a.out[i] = relay.Outcome{Status: relay.Refused, Err: err}
+			a.Outcomes[i] = relay.Outcome{Status: relay.Refused, Err: err}
 		default:
 			return bytes, publishError(err)
 		}
@@ -114,6 +111,7 @@ func (l *jsLane) exchange(a *attempt, places []int, condition func()) ([]ack, er
 	w := newAckWindow(l.sink.js.Stream, l.number, len(places))
 	l.number += uint64(len(places))
 	l.expect(w)
+	l.sent = l.sent[:0]
 	bytes, err := l.send(a, places, func() {
 		l.reply = strconv.AppendUint(append(l.reply[:0], l.inbox...), w.first+uint64(len(l.sent)), 36)
 		l.msg.Reply = string(l.reply)
@@ -130,9 +128,9 @@ func (l *jsLane) exchange(a *attempt, places []int, condition func()) ([]ack, er
 	return w.acks, err
 }
 
-// publishAll publishes the batch in no particular order: what the stream does not take leaves the rest untouched.
+// publishAll publishes the next messages in no particular order: what the stream does not take leaves the rest untouched.
 func (l *jsLane) publishAll(a *attempt) error {
-	l.places = a.open(l.places, len(a.batch))
+	l.places = a.unconfirmed(l.places, 0, jsExchange)
 	acks, err := l.exchange(a, l.places, l.unconditional)
 	for k, i := range l.sent {
 		switch failed := l.settle(a, i, &acks[k]); {
