@@ -385,3 +385,23 @@ func TestJetStreamStalledServer(t *testing.T) {
 		})
 	}
 }
+
+// Whoever asks for the stream when the line is cut does not wait for the answer.
+func TestJetStreamCutWhileLooking(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	createStream(t, srv.Client(), "")
+	proxy := tcpproxy.Start(t, srv.Addr())
+	s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), ways["fast"])
+	deliverAll(t, s, numbered(0, 10))
+	s.target.doubt()
+	proxy.Stall()
+	began := time.Now()
+	cut := time.AfterFunc(100*time.Millisecond, func() { proxy.Cut() })
+	defer cut.Stop()
+	if _, err := deliver(s, numbered(10, 10)...); !errors.Is(err, errNATSCut) || time.Since(began) > apiTimeout/2 {
+		t.Errorf("error %v after %v, want the cut, at once", err, time.Since(began))
+	}
+	proxy.Resume()
+	deliverAll(t, s, numbered(10, 10))
+	checkInOrder(t, numbers(t, stored(t, srv.Client())), 20)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -68,4 +69,26 @@ func streamAPI(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, what, st
 		return nil, info.Error
 	}
 	return info, nil
+}
+
+// untilCut returns a context that ends, too, when the epoch does: whoever has been asked then answers on a connection that is gone.
+func untilCut(ctx context.Context, epoch natsconn.Epoch) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-epoch.Done():
+			cancel(errNATSCut)
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() { cancel(nil); watching.Wait() }
+}
+
+// becauseCut returns errNATSCut if that is what ended a context of untilCut, and else the error.
+func becauseCut(ctx context.Context, err error) error {
+	if context.Cause(ctx) == errNATSCut {
+		return errNATSCut
+	}
+	return err
 }

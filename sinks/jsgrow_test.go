@@ -11,6 +11,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 	"github.com/natsrelay/natsrelay/relay"
 )
 
@@ -42,7 +43,7 @@ func TestJetStreamGrowingBatches(t *testing.T) {
 		for _, cuts := range []int{0, 20} {
 			srv := natstest.Start(t, natstest.JetStream(t), nil)
 			createStream(t, srv.Client(), "")
-			proxy := proxyTo(t, srv.Addr())
+			proxy := tcpproxy.Start(t, srv.Addr())
 			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), change)
 			s.opts.Ordering = relay.OrderStrict
 			made, next, published := 0, 500, 0

@@ -156,10 +156,12 @@ func (s *JetStream) ascending(a *attempt) int {
 // at its origin.
 func (s *JetStream) catchUp(ctx context.Context, epoch natsconn.Epoch, stream string, before time.Time) error {
 	r := s.resume
+	ctx, stop := untilCut(ctx, epoch)
+	defer stop()
 	nc := epoch.Conn()
 	info, err := streamAPI(ctx, s.conn, nc, "STREAM.INFO", s.js.Stream, nil)
 	if err != nil {
-		return streamTrouble(err)
+		return streamTrouble(becauseCut(ctx, err))
 	}
 	if !info.Created.Equal(r.created) || info.State.LastSeq < r.seen {
 		*r = resumption{created: info.Created}
@@ -167,7 +169,7 @@ func (s *JetStream) catchUp(ctx context.Context, epoch natsconn.Epoch, stream st
 	scan := &originScan{sink: s, nc: nc, stream: stream}
 	found, ok, err := scan.newest(ctx, max(r.seen+1, info.State.FirstSeq), info.State.LastSeq, before.Add(-clockSkew))
 	if err != nil {
-		return err
+		return becauseCut(ctx, err)
 	}
 	if ok {
 		r.last = found

@@ -58,10 +58,12 @@ func (s *JetStream) lookAt(ctx context.Context, epoch natsconn.Epoch) (*streamSt
 	if state := t.known(epoch); state != nil {
 		return state, nil
 	}
+	ctx, stop := untilCut(ctx, epoch)
+	defer stop()
 	select {
 	case t.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, becauseCut(ctx, ctx.Err())
 	}
 	defer func() { <-t.turn }()
 	if state := t.known(epoch); state != nil {
@@ -74,7 +76,7 @@ func (s *JetStream) lookAt(ctx context.Context, epoch natsconn.Epoch) (*streamSt
 	}
 	if err != nil {
 		t.doubt()
-		return nil, fmt.Errorf("stream %q: %w", s.js.Stream, err)
+		return nil, fmt.Errorf("stream %q: %w", s.js.Stream, becauseCut(ctx, err))
 	}
 	state := &streamState{info: info}
 	state.fast.Store(s.js.BatchPublish == "auto" && info.Config.AllowBatched)
