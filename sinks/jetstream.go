@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,7 @@ const jsExchange = 1024
 // JetStream publishes to a stream. It is safe for concurrent use: all lanes share one connection.
 //
 // A message counts as delivered when the stream has acknowledged it, a duplicate of one that it has included. Order is kept
-// through cuts and changes of the stream's leader: see ingest and chain.
+// through cuts and changes of the stream's leader: see ingest and publishChained.
 type JetStream struct {
 	natsEndpoint
 	js     *config.JetStreamSink
@@ -40,7 +41,8 @@ type JetStream struct {
 
 	inFlight atomic.Int64 // bytes published and not answered
 	target   targetStream
-	chain    chain
+	sending  sync.Mutex             // held while a lane publishes: what it sends is not mixed with another's
+	chained  atomic.Int32           // most messages in a chain: see publishChained
 	resume   *resumption            // nil unless exactly_once
 	unheard  atomic.Pointer[string] // a subject that nobody took when it was last published to
 
@@ -70,9 +72,10 @@ func NewJetStream(conn *natsconn.Conn, cfg *config.NATSSink, opts JetStreamOptio
 	s := &JetStream{
 		natsEndpoint: natsEndpoint{conn: conn, name: cfg.NATS},
 		js:           cfg.JetStream, dedupe: cfg.Dedupe, opts: opts, wait: natsPatience,
-		target: newTargetStream(), chain: newChain(),
+		target: newTargetStream(),
 	}
 	s.failures.Store(1)
+	s.chained.Store(jsExchange)
 	if s.js.ExactlyOnce {
 		s.resume = new(resumption)
 	}

@@ -47,6 +47,51 @@ func TestJetStreamOrderThroughCuts(t *testing.T) {
 	}
 }
 
+// Lanes side by side, each with a subject of its own, cuts anywhere: on each subject nothing is lost, nothing is twice, and n+1 is never before n.
+func TestJetStreamLanesThroughCuts(t *testing.T) {
+	for _, name := range []string{"fast", "chained"} {
+		t.Run(name, func(t *testing.T) {
+			const cuts, perBatch, batches = 20, 300, 40
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			createStream(t, srv.Client(), "")
+			proxy := proxyTo(t, srv.Addr())
+			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), ways[name])
+			made, next, published := 0, 500, 0
+			s.midBatch = func(int) { // one lane at a time publishes
+				if published++; published >= next && made < cuts {
+					made++
+					next = published + 100 + rand.IntN(3000)
+					proxy.Cut()
+				}
+			}
+			var lanes sync.WaitGroup
+			subjects := []string{"t.a", "t.b", "t.c", "t.d"}
+			for _, subject := range subjects {
+				lanes.Go(func() {
+					for i := range batches {
+						batch := numbered(i*perBatch, perBatch)
+						for _, m := range batch {
+							m.Subject, m.ID = subject, subject+":"+m.ID
+						}
+						deliverAll(t, s, batch)
+					}
+				})
+			}
+			lanes.Wait()
+			of := map[string][]jetstream.Msg{}
+			for _, m := range stored(t, srv.Client()) {
+				of[m.Subject()] = append(of[m.Subject()], m)
+			}
+			for _, subject := range subjects {
+				checkInOrder(t, numbers(t, of[subject]), batches*perBatch)
+			}
+			if made < cuts {
+				t.Errorf("%d of %d cuts were made", made, cuts)
+			}
+		})
+	}
+}
+
 // The leader of a replicated stream steps down in the middle of a batch: what it has not yet replicated is gone, what comes after it
 // must not be stored before that has been sent again.
 func TestJetStreamOrderThroughStepDowns(t *testing.T) {

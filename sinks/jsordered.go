@@ -16,7 +16,8 @@ import (
 // A chain, on a stream of one replica: every message but the first names the one that it has to come right behind, by its id. The
 // stream itself refuses it if that one is not the last. It is refused too if somebody else has written in between, and is sent again
 // at once; the more often that happens, the fewer are sent at a time. Duplicates are recognised before the condition is looked
-// at, so that after a cut the whole batch can be sent again. It costs a header, which the stream stores, and lanes take turns.
+// at, so that after a cut the whole batch can be sent again. It costs a header, which the stream stores. The first message needs no
+// condition: those before it on its lane are acknowledged, and other lanes have sent theirs wholly before or behind.
 //
 // Spacing, on a stream of several replicas, or without ids: no message is sent before the one before it, on its subject, is
 // acknowledged. It costs a round trip for each message of a subject. The chain does not work there: a message that fails its
@@ -25,24 +26,10 @@ import (
 // that is missing, and the next but one is stored.
 const headerExpectedLastID = "Nats-Expected-Last-Msg-Id"
 
-// A chain is what lanes that take turns share.
-type chain struct {
-	turn   chan struct{} // holds one token while a lane publishes
-	window int           // most messages at a time; belongs to who has the turn
-}
-
-func newChain() chain { return chain{turn: make(chan struct{}, 1), window: jsExchange} }
-
 // publishChained publishes the next messages of the batch in order, each on the condition that the one before is the stream's last.
 func (l *jsLane) publishChained(a *attempt) error {
-	c := &l.sink.chain
-	select {
-	case c.turn <- struct{}{}:
-	case <-a.ctx.Done():
-		return a.ctx.Err()
-	}
-	defer func() { <-c.turn }()
-	l.places = a.unconfirmed(l.places, 0, c.window)
+	window := l.sink.chained.Load() // shared by the lanes: a change that another one makes meanwhile may be lost, and made again
+	l.places = a.unconfirmed(l.places, 0, int(window))
 	acks, missing := l.exchange(a, l.places, func() {
 		expected := ""
 		if n := len(l.sent); n > 0 {
@@ -56,14 +43,14 @@ func (l *jsLane) publishChained(a *attempt) error {
 		}
 		err := l.settle(a, i, &acks[k])
 		if err != nil && k > 0 && judge(acks[k].err) == verdictAgain {
-			c.window = max(1, c.window/2)
+			l.sink.chained.Store(max(1, window/2))
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
-	c.window = min(2*c.window, jsExchange)
+	l.sink.chained.Store(min(2*window, jsExchange))
 	return missing
 }
 

@@ -42,6 +42,8 @@ func (a *attempt) unconfirmed(places []int, from, most int) []int {
 // never take is refused. address is called before each, and sets its reply subject and what it expects of the stream. All goes out in the
 // attempt's epoch, in order, or the last ones do not.
 func (l *jsLane) send(a *attempt, places []int, address func()) (bytes int64, err error) {
+	l.sink.sending.Lock()
+	defer l.sink.sending.Unlock()
 	release, ok := l.sink.conn.Hold(a.epoch)
 	if !ok {
 		return 0, errNATSCut
