@@ -54,7 +54,7 @@ func TestJetStreamLanesThroughCuts(t *testing.T) {
 			const cuts, perBatch, batches = 20, 300, 40
 			srv := natstest.Start(t, natstest.JetStream(t), nil)
 			createStream(t, srv.Client(), "")
-			proxy := proxyTo(t, srv.Addr())
+			proxy := tcpproxy.Start(t, srv.Addr())
 			s := newJetStream(t, natstest.Config("nats://"+proxy.Addr()), ways[name])
 			made, next, published := 0, 500, 0
 			s.midBatch = func(int) { // one lane at a time publishes
