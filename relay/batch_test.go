@@ -17,7 +17,8 @@ type streamSink struct {
 	then   func(m *Message)       // told of each message that is confirmed
 	poison func(data string) bool // messages that are refused; nil: none
 
-	streams, open int // calls of Stream; the most messages that were unsettled in one
+	streams, open int   // calls of Stream; the most messages that were unsettled in one
+	bytes         int64 // of those, the most
 }
 
 func (s *streamSink) Stream(ctx context.Context, b *Batch) error {
@@ -29,7 +30,7 @@ func (s *streamSink) Stream(ctx context.Context, b *Batch) error {
 			return err
 		}
 		s.mu.Lock()
-		s.open = max(s.open, len(b.Messages)-done)
+		s.note(b.Messages[done:])
 		if s.fail != nil && s.fail() {
 			s.mu.Unlock()
 			return errDown
@@ -46,6 +47,14 @@ func (s *streamSink) Stream(ctx context.Context, b *Batch) error {
 			return nil
 		}
 	}
+}
+
+func (s *streamSink) note(unsettled []*Message) {
+	bytes := int64(0)
+	for _, m := range unsettled {
+		bytes += m.Size()
+	}
+	s.open, s.bytes = max(s.open, len(unsettled)), max(s.bytes, bytes)
 }
 
 func (s *streamSink) pass(ctx context.Context) error {
@@ -98,6 +107,23 @@ func TestStreamOrder(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The sink's limit of bytes is for all that is unsettled, however often the batch has grown.
+func TestStreamBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testOptions(t)
+		o.Delivery.Ordering = OrderStrict
+		sink := newStreamSink(Limits{Messages: 1000, Bytes: 10_000, Lanes: 1})
+		_, accept, stop := start(t, o, sink)
+		publish(t, accept, 1000, 1)
+		time.Sleep(time.Hour)
+		stop()
+		checkArrivals(t, sink.arrived, 1000, OrderStrict)
+		if sink.bytes > 10_000 || sink.bytes < 5_000 {
+			t.Errorf("up to %d bytes were unsettled, want nearly 10,000", sink.bytes)
+		}
+	})
 }
 
 // What a stream has confirmed is settled upstream while it goes on, once.
