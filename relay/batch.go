@@ -9,7 +9,7 @@ import (
 // sends what comes behind. A route with no rate limit calls Stream in place of Deliver.
 //
 // Stream follows the rules of Deliver. Besides, it may ask for more while it waits for confirmations, and settle what has been confirmed
-// meanwhile. Whatever becomes of one message, none of those behind it may arrive without it.
+// meanwhile. What is unconfirmed in the end is sent again, in order: so nothing that came behind it may have arrived, unless order does not matter.
 type Streamer interface {
 	Sink
 	Stream(ctx context.Context, b *Batch) error

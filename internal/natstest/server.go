@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long any single step of a test server may take on a loaded machine.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // A Server is a nats-server inside the test's process.
 type Server struct {
