@@ -26,7 +26,7 @@ func (s *streamSink) Stream(ctx context.Context, b *Batch) error {
 	s.streams++
 	s.mu.Unlock()
 	for done := 0; ; {
-		if err := s.pass(ctx); err != nil {
+		if err := elapse(ctx, s.latency); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -55,15 +55,6 @@ func (s *streamSink) note(unsettled []*Message) {
 		bytes += m.Size()
 	}
 	s.open, s.bytes = max(s.open, len(unsettled)), max(s.bytes, bytes)
-}
-
-func (s *streamSink) pass(ctx context.Context) error {
-	select {
-	case <-time.After(s.latency):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (s *streamSink) confirm(b *Batch, i int) {
