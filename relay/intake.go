@@ -32,8 +32,8 @@ func NewIntake(source Source, close func(context.Context)) *Intake {
 	return i
 }
 
-// park makes the route's end leave the source as it is. It is called before the route is stopped.
-func (i *Intake) park() { i.parked.Store(true) }
+// park makes the end of the route that has the intake leave the source as it is, or takes that back. It is called before that route is stopped.
+func (i *Intake) park(parked bool) { i.parked.Store(parked) }
 
 // Run implements Source. It may be called again when it has returned.
 func (i *Intake) Run(ctx context.Context, accept func(*Message) error) error {
@@ -58,7 +58,6 @@ func (i *Intake) Run(ctx context.Context, accept func(*Message) error) error {
 func (i *Intake) attach(accept func(*Message) error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.parked.Store(false)
 	i.accept = accept
 	i.changed.Broadcast()
 }
@@ -134,6 +133,7 @@ func (i *Intake) Close(ctx context.Context) error {
 
 // abandon ends an intake that was parked for a route that does not come.
 func (i *Intake) abandon(ctx context.Context) error {
+	i.park(false)
 	i.attach(func(*Message) error { return ErrStopped })
 	err := i.end()
 	i.detach()

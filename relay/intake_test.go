@@ -93,6 +93,23 @@ func TestIntakeOutlivesRoute(t *testing.T) {
 	})
 }
 
+// Changes that come one right after the other, before the route has begun to run, or to be opened, leave the source to the last of them.
+func TestIntakeOutlivesManyRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, source := newPlannedRoute(t, "orders"), &floodSource{}
+		r := Start(t.Context(), planned(flooded(p, source, 0, "same")), zerolog.Nop())
+		time.Sleep(time.Second)
+		for i := range 300 {
+			r.Apply(planned(flooded(p, source, i+1, "same")))
+		}
+		time.Sleep(time.Second)
+		end(t, r)
+		if source.runs != 1 || source.closed != 1 || source.refused != 0 {
+			t.Errorf("the source ran %d times, was closed %d times, and refused %d messages", source.runs, source.closed, source.refused)
+		}
+	})
+}
+
 // Where the source changes, too, or no successor comes, it ends in order.
 func TestIntakeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

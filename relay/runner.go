@@ -25,9 +25,10 @@ type runner struct {
 	done   chan struct{} // closed by the relay when run has returned
 	left   *Intake       // of the route before, until this one has taken it over; nil: none. Run's own, and the relay's when that has returned
 
-	mu    sync.Mutex
-	route *Route // nil until it is open
-	err   error  // why it is not
+	mu      sync.Mutex
+	route   *Route // nil until it is open
+	err     error  // why it is not
+	leaving bool   // the route is to leave its intake to its successor
 }
 
 func newRunner(p RoutePlan, left *Intake, log zerolog.Logger) *runner {
@@ -71,9 +72,21 @@ func (u *runner) opened(route *Route, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.route, u.err = route, err
+	if intake := u.intake(); intake != nil {
+		intake.park(u.leaving)
+	}
 	if route != nil && u.paused {
 		route.Pause()
 	}
+}
+
+// intake returns the open route's, nil if it has none. The lock is held.
+func (u *runner) intake() *Intake {
+	if u.route == nil {
+		return nil
+	}
+	intake, _ := u.route.source.(*Intake)
+	return intake
 }
 
 func (u *runner) isPaused() bool {
@@ -102,20 +115,19 @@ func (u *runner) leave(successor RoutePlan) *Intake {
 		return nil
 	}
 	u.mu.Lock()
-	var intake *Intake
-	if u.route != nil {
-		intake, _ = u.route.source.(*Intake)
+	u.leaving = true // for a route that is just being opened, too
+	if intake := u.intake(); intake != nil {
+		intake.park(true)
 	}
 	u.mu.Unlock()
-	if intake != nil {
-		intake.park()
-	}
 	u.halt()
 	<-u.done
-	if intake == nil {
-		return u.left // it was never opened
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if intake := u.intake(); intake != nil {
+		return intake
 	}
-	return intake
+	return u.left // it was never opened
 }
 
 // abandon ends an intake that no route has taken over.
