@@ -1,9 +1,6 @@
 package relay
 
-import (
-	"context"
-	"slices"
-)
+import "context"
 
 // A Streamer is a Sink that keeps the order of what is under way by itself, so that it need not wait for a batch to be settled before it
 // sends what comes behind. A route with no rate limit calls Stream in place of Deliver.
@@ -23,24 +20,29 @@ type Batch struct {
 
 	delivery *delivery
 	lane     *lane
-	settled  int       // so many are settled, from the first on: the others are the lane's batch
-	scratch  []Outcome // of the lane's batch
+	settled  int // so many are settled, from the first on: the others are the lane's batch
 }
 
-// longestBatch bounds what a Batch may grow to, in multiples of the sink's limit: its slots are kept until it ends.
-const longestBatch = 16
+// longestBatch bounds what a Batch may grow to, in multiples of the sink's limit: its slots are kept, 40 bytes for each message, and a lane keeps
+// them for the next batch.
+const longestBatch = 4
 
 // begin makes b the lane's batch.
-func (b *Batch) begin(d *delivery, l *lane, scratch []Outcome) {
-	b.delivery, b.lane, b.scratch, b.settled = d, l, scratch, 0
-	b.Messages = append(b.Messages[:0], l.batch...)
-	b.Outcomes = append(b.Outcomes[:0], scratch[:len(l.batch)]...)
+func (b *Batch) begin(d *delivery, l *lane) {
+	b.delivery, b.lane, b.settled = d, l, 0
+	b.Messages, b.Outcomes = b.Messages[:0], b.Outcomes[:0]
+	b.add(l.batch)
 }
 
-// end leaves the outcomes of what is not settled in scratch, and forgets the messages.
-func (b *Batch) end() {
-	copy(b.scratch, b.Outcomes[b.settled:])
+func (b *Batch) add(more []*Message) {
+	b.Messages = append(b.Messages, more...)
+	b.Outcomes = append(b.Outcomes, make([]Outcome, len(more))...)
+}
+
+// end returns the outcomes of what is not settled, and forgets the messages.
+func (b *Batch) end() []Outcome {
 	clear(b.Messages)
+	return b.Outcomes[b.settled:]
 }
 
 // More adds what has become ready meanwhile, as much as the sink's limits allow for beside what is not settled, and reports whether that is anything.
@@ -51,9 +53,7 @@ func (b *Batch) More() bool {
 		return false
 	}
 	more := d.buffer.more(b.lane, d.limits)
-	b.Messages = append(b.Messages, more...)
-	b.Outcomes = slices.Grow(b.Outcomes, len(more))[:len(b.Messages)]
-	clear(b.Outcomes[len(b.Messages)-len(more):])
+	b.add(more)
 	return len(more) > 0
 }
 
@@ -67,16 +67,12 @@ func (b *Batch) Settle() {
 	for n < len(b.Outcomes) && b.Outcomes[n].Status == Delivered {
 		n++
 	}
-	confirmed := n - b.settled
-	if confirmed == 0 {
+	if n == b.settled {
 		return
 	}
 	l := b.lane
 	l.pulse.at(settling)
-	out := b.scratch[:len(l.batch)]
-	clear(out)
-	copy(out, b.Outcomes[b.settled:n])
-	b.delivery.buffer.settle(l, out)
+	b.delivery.buffer.settle(l, b.Outcomes[b.settled:n])
 	clear(b.Messages[b.settled:n])
 	b.settled = n
 	l.pulse.at(sending)

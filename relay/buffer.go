@@ -176,8 +176,7 @@ func (b *buffer) take(l *lane, limits Limits) []*Message {
 		if b.noTake {
 			return nil
 		}
-		l.bytes = 0
-		if full := b.fill(l, limits); !full && len(l.batch) > 0 && limits.Wait > 0 {
+		if full := b.fill(l, limits, false); !full && len(l.batch) > 0 && limits.Wait > 0 {
 			b.fillUp(l, limits)
 		}
 		if limits.Wait > 0 && l.queue.len() > 0 {
@@ -187,15 +186,16 @@ func (b *buffer) take(l *lane, limits Limits) []*Message {
 	return l.batch
 }
 
-// fill moves what is ready into the lane's batch, and reports whether the batch is full.
-func (b *buffer) fill(l *lane, limits Limits) (full bool) {
+// fill moves what is ready into the lane's batch, and reports whether the batch is full. If the batch is offered already, it ends before a
+// message that is condemned.
+func (b *buffer) fill(l *lane, limits Limits, offered bool) (full bool) {
 	for q := l.queue; q.len() > 0 && len(l.batch) < limits.Messages; {
 		m := q.at(0)
 		if b.expired(m.Time) && !b.opts.KeepExpired {
 			b.discard(q.pop(), DropMaxAge)
 			continue
 		}
-		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 || l.offered && b.condemned(m) {
+		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 || offered && b.condemned(m) {
 			return true
 		}
 		l.batch = append(l.batch, q.pop())
@@ -208,17 +208,10 @@ func (b *buffer) fill(l *lane, limits Limits) (full bool) {
 func (b *buffer) more(l *lane, limits Limits) []*Message {
 	b.mu.Lock()
 	defer b.unlock()
-	if b.noTake {
-		return nil
-	}
-	l.bytes = 0
-	for _, m := range l.batch {
-		l.bytes += m.cost
-	}
 	had := len(l.batch)
-	l.offered = true
-	b.fill(l, limits)
-	l.offered = false
+	if !b.noTake {
+		b.fill(l, limits, true)
+	}
 	return l.batch[had:]
 }
 
@@ -238,7 +231,7 @@ func (b *buffer) expire(l *lane) []*Message {
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	return b.keepOnly(l, func(_ int, m *Message) bool {
+	return b.keepOnly(l, len(l.batch), func(_ int, m *Message) bool {
 		if b.expired(m.Time) {
 			b.discard(m, DropMaxAge)
 			return false
@@ -247,8 +240,8 @@ func (b *buffer) expire(l *lane) []*Message {
 	})
 }
 
-// settle removes from the lane's batch, and so from the buffer, what the outcomes say is done, and returns what is left,
-// whose outcomes are then the first of out.
+// settle removes from the lane's batch, and so from the buffer, what the outcomes say is done: they are of its first messages, or of all. It returns
+// what is left. The outcomes of those of them that have one are then the first of out.
 func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 	var delivered, bytes uint64
 	left := 0
@@ -259,7 +252,7 @@ func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 	}()
 	b.mu.Lock()
 	defer b.unlock()
-	return b.keepOnly(l, func(i int, m *Message) bool {
+	return b.keepOnly(l, len(out), func(i int, m *Message) bool {
 		switch out[i].Status {
 		case Delivered:
 			delivered++
@@ -277,14 +270,17 @@ func (b *buffer) settle(l *lane, out []Outcome) []*Message {
 	})
 }
 
-// keepOnly filters the lane's batch in place, in order.
-func (b *buffer) keepOnly(l *lane, keep func(int, *Message) bool) []*Message {
+// keepOnly filters the first n messages of the lane's batch in place, in order, and keeps the others.
+func (b *buffer) keepOnly(l *lane, n int, keep func(int, *Message) bool) []*Message {
 	kept := l.batch[:0]
-	for i, m := range l.batch {
+	for i, m := range l.batch[:n] {
 		if keep(i, m) {
 			kept = append(kept, m)
+		} else {
+			l.bytes -= m.cost
 		}
 	}
+	kept = append(kept, l.batch[n:]...)
 	clear(l.batch[len(kept):])
 	l.batch = kept
 	b.room.Broadcast()

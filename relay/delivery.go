@@ -15,10 +15,8 @@ type lane struct {
 	pulse pulse
 	queue *queue
 	batch []*Message // taken and not settled; guarded by buffer.mu, changed by this lane only
-	bytes int64      // of the batch when it was last filled
+	bytes int64      // of the batch; guarded like it
 	open  Batch      // the batch, while a Streamer delivers it; the lane's own
-
-	offered bool // it is being filled for a sink that has the first of it already
 }
 
 // A delivery moves messages from the buffer to the sink, and to the dead letters what the sink will not have.
@@ -122,9 +120,10 @@ func (d *delivery) offer(ctx context.Context, l *lane, out []Outcome) error {
 	if d.streamer == nil {
 		return d.sink.Deliver(ctx, l.batch, out)
 	}
-	l.open.begin(d, l, out[:cap(out)])
-	defer l.open.end()
-	return d.streamer.Stream(ctx, &l.open)
+	l.open.begin(d, l)
+	err := d.streamer.Stream(ctx, &l.open)
+	copy(out[:len(l.batch)], l.open.end())
+	return err
 }
 
 func anyUnconfirmed(out []Outcome) bool {

@@ -40,7 +40,7 @@ func (b *buffer) fillUp(l *lane, limits Limits) {
 	})
 	defer timer.Stop()
 	q.filling = true
-	for full := false; !full && !over && !b.draining && !b.noTake; full = b.fill(l, limits) {
+	for full := false; !full && !over && !b.draining && !b.noTake; full = b.fill(l, limits, false) {
 		q.lackMessages, q.lackBytes = limits.Messages-len(l.batch), limits.Bytes-l.bytes
 		q.full.Wait()
 	}
