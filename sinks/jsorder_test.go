@@ -5,6 +5,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/internal/tcpproxy"
+	"github.com/natsrelay/natsrelay/relay"
 )
 
 var stepDowns = flag.Int("stepdowns", 1, "how often the stream's leader steps down in the middle of a batch; with more than 1, what happens without care is shown too")
@@ -69,11 +71,7 @@ func TestJetStreamLanesThroughCuts(t *testing.T) {
 			for _, subject := range subjects {
 				lanes.Go(func() {
 					for i := range batches {
-						batch := numbered(i*perBatch, perBatch)
-						for _, m := range batch {
-							m.Subject, m.ID = subject, subject+":"+m.ID
-						}
-						deliverAll(t, s, batch)
+						deliverAll(t, s, numberedOn(subject, i*perBatch, perBatch))
 					}
 				})
 			}
@@ -90,6 +88,75 @@ func TestJetStreamLanesThroughCuts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While a batch is on its way, somebody makes room in a stream that is full: what comes behind a message that found none must not be stored before it.
+func TestJetStreamOrderInAStreamThatWasFull(t *testing.T) {
+	for _, name := range []string{"fast", "chained"} {
+		t.Run(name, func(t *testing.T) {
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			nc := srv.Client()
+			settings := `"discard": "new", "max_msgs": `
+			createStream(t, nc, ", "+settings+"100")
+			s := newJetStream(t, natstest.Config(srv.URL()), ways[name])
+			deliverAll(t, s, numbered(0, 10))
+			lane := s.lanes.all[0]
+			heard := func() uint64 {
+				lane.mu.Lock()
+				defer lane.mu.Unlock()
+				return lane.heard
+			}
+			before := heard()
+			s.midBatch = func(i int) {
+				if i != 150 {
+					return
+				}
+				s.midBatch = nil
+				full := before + 150 // answers; by fast ingest only the first that was refused is answered, beside the acknowledgements
+				if name == "fast" {
+					full = before + 2
+				}
+				natstest.Eventually(t, "the stream is full", func() bool { return heard() >= full })
+				config := `{"name": "T", "subjects": ["t.>"], "allow_batched": true, "allow_direct": true, ` + settings + `1000}`
+				if m, err := nc.Request("$JS.API.STREAM.UPDATE.T", []byte(config), 10*time.Second); err != nil || strings.Contains(string(m.Data), `"error"`) {
+					t.Errorf("update: %v %s", err, m.Data)
+				}
+			}
+			deliverAll(t, s, numbered(10, 300))
+			checkInOrder(t, numbers(t, stored(t, nc)), 310)
+		})
+	}
+}
+
+// Lanes side by side break nobody's chain: each message is published once.
+func TestJetStreamLanesDoNotMix(t *testing.T) {
+	const perBatch, batches = 200, 20
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	createStream(t, srv.Client(), "")
+	s := newJetStream(t, natstest.Config(srv.URL()), ways["chained"])
+	var published atomic.Int64
+	s.midBatch = func(int) { published.Add(1) }
+	var lanes sync.WaitGroup
+	for _, subject := range []string{"t.a", "t.b", "t.c", "t.d"} {
+		lanes.Go(func() {
+			for i := range batches {
+				deliverAll(t, s, numberedOn(subject, i*perBatch, perBatch))
+			}
+		})
+	}
+	lanes.Wait()
+	if n := published.Load(); n != 4*perBatch*batches {
+		t.Errorf("%d messages were published, want %d", n, 4*perBatch*batches)
+	}
+}
+
+// numberedOn is numbered on a subject, with ids of their own.
+func numberedOn(subject string, from, n int) []*relay.Message {
+	batch := numbered(from, n)
+	for _, m := range batch {
+		m.Subject, m.ID = subject, subject+":"+m.ID
+	}
+	return batch
 }
 
 // The leader of a replicated stream steps down in the middle of a batch: what it has not yet replicated is gone, what comes after it

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/rs/zerolog"
+
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/internal/tcpproxy"
@@ -166,12 +168,64 @@ func TestExactlyOnceOfRepeats(t *testing.T) {
 			nc := srv.Client()
 			createForgetful(t, nc, "")
 			s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+			s.midBatch = func(i int) {
+				if i == 99 { // the batch takes longer than the stream remembers its ids
+					time.Sleep(forgotten)
+				}
+			}
 			deliverAll(t, s, slices.Concat(numbered(0, 100), numbered(50, 100), numbered(20, 10)))
+			s.midBatch = nil
 			time.Sleep(forgotten)
 			deliverAll(t, s, numbered(0, 100))
 			deliverAll(t, s, slices.Concat(numbered(100, 60), numbered(140, 30)))
 			checkInOrder(t, ourNumbers(t, nc), 170)
 		})
+	}
+}
+
+// A message that the stream refuses is refused again when it repeats, and does not hold up the batch.
+func TestExactlyOnceOfARefusedRepeat(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	nc := srv.Client()
+	createForgetful(t, nc, `, "max_msg_size": 1000`)
+	s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce("fast"))
+	batch := slices.Concat(numbered(0, 3), numbered(2, 1), numbered(3, 2))
+	batch[2].Data, batch[3].Data = make([]byte, 2000), make([]byte, 2000)
+	out, err := deliver(s, batch...)
+	for i := range out {
+		if want := map[bool]relay.Status{true: relay.Refused, false: relay.Delivered}[i == 2 || i == 3]; out[i].Status != want || err != nil {
+			t.Errorf("message %d of the batch: %+v, error %v", i, out[i], err)
+		}
+	}
+	if got := ourNumbers(t, nc); !slices.Equal(got, []int{0, 1, 3, 4}) {
+		t.Errorf("the stream holds %v", got)
+	}
+}
+
+// What repeats in a batch that has grown waits until all before it is stored, too.
+func TestExactlyOnceOfRepeatsThatComeLater(t *testing.T) {
+	s := &JetStream{js: &config.JetStreamSink{Stream: "T"}, resume: new(resumption), opts: JetStreamOptions{Log: zerolog.Nop()}}
+	a := &attempt{Batch: &relay.Batch{Messages: numbered(0, 10), Outcomes: make([]relay.Outcome, 30)}}
+	s.admit(a)
+	if a.upTo != 10 {
+		t.Fatalf("the first %d messages may be published, want 10", a.upTo)
+	}
+	a.Messages = append(a.Messages, numbered(10, 10)...)
+	a.Messages = append(a.Messages, numbered(15, 10)...)
+	s.admit(a)
+	s.admit(a)
+	if a.upTo != 20 {
+		t.Fatalf("the first %d messages may be published, want 20: then 15 comes again", a.upTo)
+	}
+	s.resume.last, a.newest = s.origin(a.Messages[19]), origin{} // they are stored
+	s.admit(a)
+	for i := range 30 {
+		if held := a.Outcomes[i].Status == relay.Delivered; held != (i >= 20 && i < 25) {
+			t.Errorf("message %s in place %d is taken to be held: %t", a.Messages[i].ID, i, held)
+		}
+	}
+	if a.upTo != 30 {
+		t.Errorf("the first %d messages may be published, want all", a.upTo)
 	}
 }
 
