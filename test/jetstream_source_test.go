@@ -159,7 +159,7 @@ func TestJetStreamSourceWithEveryBuffer(t *testing.T) {
 		within(t, 60*time.Second, func() bool { return tally.count() > 0 }, "the first ones arrive by %s", name)
 	}
 	for _, e := range endpoints {
-		e.down()
+		e.retire()
 	}
 	stream.publish(n / 3)
 	relay.stop()

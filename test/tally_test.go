@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -155,6 +156,16 @@ func (e *endpoint) up() {
 
 // down closes the server and its connections; connection attempts are refused then.
 func (e *endpoint) down() { e.server.Close() }
+
+// retire ends the server as down does, but answers what it has begun to: nobody has to send that again.
+func (e *endpoint) retire() {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := e.server.Shutdown(ctx); err != nil {
+		e.t.Fatal(err)
+	}
+}
 
 func (e *endpoint) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
