@@ -41,6 +41,7 @@ func newStuckSink(lanes int) *stuckSink {
 // expectStall expects the route to stall, or not, and to say so with these words.
 func expectStall(t *testing.T, r *Route, want string) {
 	t.Helper()
+	synctest.Wait() // the watch may look at this very moment
 	why, stalled := r.Stalled()
 	if stalled != (want != "") || !strings.Contains(why, want) {
 		t.Errorf("stalled: %t %q, want %q", stalled, why, want)
