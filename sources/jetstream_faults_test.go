@@ -320,6 +320,22 @@ func TestJetStreamStandby(t *testing.T) {
 	three.await(211, 20)
 }
 
+// A message that was published with the header by which the server tells who is active is one like all others.
+func TestJetStreamStandbyTakesAPinForAHeader(t *testing.T) {
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.Standby = "g"
+	h := startJS(t, cfg, srv.URL())
+	stream.publishMsg(&nats.Msg{Subject: "s.a", Data: []byte("1"), Header: nats.Header{headerPin: {"another group's"}}})
+	stream.next = 2
+	stream.publish(10)
+	h.await(1, 11)
+	stream.awaitAcked()
+	if diff := cmp.Diff(relay.Header{headerPin: {"another group's"}}, h.msgs[0].Header); diff != "" {
+		t.Errorf("headers (-want +got)\n%s", diff)
+	}
+}
+
 func TestJetStreamOnACluster(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t, 3)

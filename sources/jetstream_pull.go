@@ -144,8 +144,7 @@ func (p *pull) receive(m *nats.Msg) {
 	}
 	pin := ""
 	if p.s.cfg.Standby != "" {
-		pin = m.Header.Get(headerPin)
-		delete(m.Header, headerPin)
+		pin = takePin(m.Header)
 	}
 	size := m.Size()
 	msg := p.s.message(m, at)
@@ -171,6 +170,21 @@ func (p *pull) passive() bool { return p.s.cfg.Standby != "" && p.pin == "" }
 
 // headerPin is how the server tells the active one of a standby group that it is.
 const headerPin = "Nats-Pin-Id"
+
+// takePin takes out of the headers what the server has added to them: the last value. Any before it was published with the message.
+func takePin(h nats.Header) string {
+	values := h[headerPin]
+	switch n := len(values); n {
+	case 0:
+		return ""
+	case 1:
+		delete(h, headerPin)
+		return values[0]
+	default:
+		h[headerPin] = values[:n-1]
+		return values[n-1]
+	}
+}
 
 // inTurn reports whether the message is the one that must come now, and else ends the pull: the next round asks for what is missing. The lock is held.
 func (p *pull) inTurn(at place, pin string) bool {
