@@ -236,9 +236,10 @@ func TestJetStreamTakesStatusHeadersForMessages(t *testing.T) {
 
 // Two relays on one durable share its messages. When one dies, the other gets what that held.
 func TestJetStreamTwoShareADurable(t *testing.T) {
+	t.Parallel()
 	srv, stream := startStream(t)
 	cfg := jsConfig()
-	cfg.AckWait = 2 * time.Second
+	cfg.AckWait = 5 * time.Second // half of which a loaded machine may be late to extend what is held
 	cfg.MaxAckPending = 100
 	one, two := startJS(t, cfg, srv.URL()), startJS(t, cfg, srv.URL())
 	natstest.Eventually(t, "both pull", func() bool { return stream.waiting() >= 2 })
@@ -280,7 +281,7 @@ func TestJetStreamStandby(t *testing.T) {
 	cfg.Standby = "g"
 	prepare := func() *jsHarness {
 		h := prepareJS(t, cfg, t.TempDir(), srv.URL())
-		h.src.times.pinned = 2 * time.Second
+		h.src.times.pinned = 4 * time.Second
 		return h
 	}
 	one, two := prepare(), prepare()
@@ -296,7 +297,7 @@ func TestJetStreamStandby(t *testing.T) {
 	one.set(func() { one.hold = true })
 	stream.publish(50)
 	one.await(1, 150)
-	time.Sleep(3 * time.Second) // longer than the pin lasts: the active one stays it although it asks for nothing
+	time.Sleep(5 * time.Second) // longer than the pin lasts: the active one stays it although it asks for nothing
 	stream.publish(10)
 	one.await(1, 160)
 	if two.count() != 0 {

@@ -300,7 +300,7 @@ func TestJetStreamExtendsWhatIsHeld(t *testing.T) {
 	t.Parallel()
 	srv, stream := startStream(t)
 	cfg := jsConfig()
-	cfg.AckWait = time.Second
+	cfg.AckWait = 4 * time.Second // half of which a loaded machine may be late
 	h := prepareJS(t, cfg, t.TempDir(), srv.URL())
 	h.hold = true
 	h.run()
@@ -308,7 +308,7 @@ func TestJetStreamExtendsWhatIsHeld(t *testing.T) {
 	h.await(1, 50)
 	h.set(func() { h.full = true })
 	stream.publish(50)
-	time.Sleep(6 * time.Second) // six times ack_wait
+	time.Sleep(3 * cfg.AckWait)
 	h.set(func() { h.full, h.hold = false, false })
 	h.settle(relay.FateDone)
 	h.await(1, 100)
