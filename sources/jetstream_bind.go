@@ -95,7 +95,9 @@ func (s *JetStream) sameStream(info *jetstream.StreamInfo) (fresh bool) {
 	if !same {
 		s.mark.now = position{Stream: s.cfg.Stream, Created: info.Created}
 		if !was.Created.IsZero() {
-			s.ledger.newStream()
+			s.ledger.mu.Lock()
+			s.ledger.newStream(0)
+			s.ledger.mu.Unlock()
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package sources
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,6 +164,56 @@ func TestJetStreamStreamCreatedAnew(t *testing.T) {
 		t.Error("want one line that says so")
 	}
 	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
+}
+
+// A server that crashes, or is restored from a copy, has lost the end of a stream, and gives the sequences to other messages before the relay is back.
+// They are not taken for what the relay has seen under these sequences.
+func TestJetStreamStreamThatHasLostItsEnd(t *testing.T) {
+	for _, policy := range []string{"explicit", "all"} {
+		t.Run(policy, func(t *testing.T) {
+			store := filepath.Join(t.TempDir(), "js")
+			srv := natstest.StartProcess(t, fmt.Sprintf("jetstream: {store_dir: %q}", store))
+			stream := newStreamer(t, srv.Client(), 1)
+			door := tcpproxy.Start(t, srv.Addr())
+			cfg := jsConfig()
+			cfg.AckPolicy = policy
+			h := startJS(t, cfg, "nats://"+door.Addr())
+			stream.publish(50)
+			h.await(1, 50)
+			stream.awaitAcked()
+			srv.Kill()
+			older := t.TempDir()
+			if err := os.CopyFS(older, os.DirFS(store)); err != nil {
+				t.Fatal(err)
+			}
+			srv.Start()
+			stream.publish(50)
+			h.await(1, 100)
+			stream.awaitAcked()
+			h.set(func() { h.hold = true })
+			stream.publish(10)
+			h.await(1, 110)
+			door.Refuse()
+			door.Cut()
+			srv.Kill()
+			if err := errors.Join(os.RemoveAll(store), os.CopyFS(store, os.DirFS(older))); err != nil {
+				t.Fatal(err)
+			}
+			srv.Start()
+			stream.publish(100) // under the sequences 51 … 150
+			h.set(func() { h.hold = false })
+			if err := door.Accept(); err != nil {
+				t.Fatal(err)
+			}
+			h.await(1, 210)
+			h.settle(relay.FateDone)
+			stream.awaitAcked()
+			h.await(1, 210)
+			if n := h.log.Count("the stream has lost its end"); n != 1 {
+				t.Errorf("%d lines say so, want one", n)
+			}
+		})
+	}
 }
 
 // max_ack_pending is reached: the rest waits in the stream, and comes when there is room.

@@ -43,7 +43,8 @@ type ledger struct {
 	open    int
 	done    int
 	settled runs
-	last    uint64 // the highest sequence ever delivered
+	last    uint64    // the highest sequence ever delivered
+	newest  time.Time // when the stream stored the newest message ever delivered
 	window  window
 
 	queue      []*relay.Message // by sequence
@@ -92,6 +93,9 @@ func newLedger(ackAll bool, maxAckPending int, ackWait time.Duration) *ledger {
 // take enters a delivery, and queues the message unless it is known. m.Receipt is set by it. The lock is held.
 func (l *ledger) take(m *relay.Message, size int, reply string) {
 	n := m.Sequence
+	if m.Time.After(l.newest) {
+		l.newest = m.Time
+	}
 	if n > l.last {
 		l.last = n
 		l.enter(len(l.entries), m, size, reply)
@@ -107,6 +111,12 @@ func (l *ledger) take(m *relay.Message, size int, reply string) {
 	default:
 		l.enter(i, m, size, reply) // what somebody else has given back, or a cut has taken
 	}
+}
+
+// isAnother reports whether a message is another one than the ledger knows under its sequence: a stream stores the messages of higher sequences
+// later. The lock is held.
+func (l *ledger) isAnother(m *relay.Message) bool {
+	return m.Sequence <= l.last && m.Time.After(l.newest)
 }
 
 func (l *ledger) find(n uint64) (int, bool) {
@@ -129,7 +139,7 @@ func (l *ledger) enter(i int, m *relay.Message, size int, reply string) {
 func (l *ledger) enqueue(m *relay.Message, h *held) {
 	m.Receipt = h
 	i := len(l.queue)
-	for i > 0 && l.queue[i-1].Sequence > m.Sequence {
+	for i > 0 && l.queue[i-1].Sequence > m.Sequence && l.queue[i-1].Receipt.(*held).stream == h.stream {
 		i--
 	}
 	if i == len(l.queue) {
@@ -334,16 +344,19 @@ func (l *ledger) newConsumer() {
 	l.acks, l.runAck = nil, ""
 }
 
-// newStream forgets everything: the sequences mean other messages now. What the route has it may deliver.
-func (l *ledger) newStream() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// newStream forgets everything: the sequences mean other messages now, from the given one on at least. What is in the queue is passed on all the same, before
+// the messages of the new stream. The lock is held.
+func (l *ledger) newStream(from uint64) {
 	l.stream++
 	l.consumer++
+	l.acks = slices.DeleteFunc(l.acks, func(a ack) bool {
+		at, _ := parsePlace(a.reply)
+		return at.sequence >= from
+	})
 	l.runAck = ""
-	l.acks, l.entries, l.queue, l.queueBytes = nil, nil, nil, 0
-	l.open, l.done, l.last = 0, 0, 0
+	l.entries, l.open, l.done = nil, 0, 0
 	l.settled.all = nil
+	l.last, l.newest = 0, time.Time{}
 }
 
 // giveBackRest returns everything that is still open to the consumer, in order.

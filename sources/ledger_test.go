@@ -193,11 +193,14 @@ func TestLedgerAfterTheConsumerOrStreamIsGone(t *testing.T) {
 
 	deliver(l, 3)
 	_, old := drain(l)
-	l.newStream()
-	deliver(l, 1, 2, 3)
+	deliver(l, 4)
+	l.mu.Lock()
+	l.newStream(0)
+	l.mu.Unlock()
+	deliver(l, 1, 3, 2)
 	got, _ := drain(l)
-	if !slices.Equal(got, []uint64{1, 2, 3}) {
-		t.Errorf("the route gets %d of the new stream", got)
+	if !slices.Equal(got, []uint64{4, 1, 2, 3}) {
+		t.Errorf("the route gets %d, want 4 of the old stream and all of the new one", got)
 	}
 	old[3].Settle(relay.FateDone)
 	expect(t, "3 of the old stream", nil, written(l))
