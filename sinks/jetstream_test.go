@@ -395,9 +395,15 @@ func TestJetStreamCutWhileLooking(t *testing.T) {
 	deliverAll(t, s, numbered(0, 10))
 	s.target.doubt()
 	proxy.Stall()
-	began := time.Now()
-	cut := time.AfterFunc(100*time.Millisecond, func() { proxy.Cut() })
-	defer cut.Stop()
+	epoch, _ := s.conn.Epoch()
+	nc, began := epoch.Conn(), time.Now()
+	sent := nc.Stats().OutMsgs
+	go func() {
+		for nc.Stats().OutMsgs == sent { // until it has asked
+			time.Sleep(time.Millisecond)
+		}
+		proxy.Cut()
+	}()
 	if _, err := deliver(s, numbered(10, 10)...); !errors.Is(err, errNATSCut) || time.Since(began) > apiTimeout/2 {
 		t.Errorf("error %v after %v, want the cut, at once", err, time.Since(began))
 	}

@@ -54,8 +54,12 @@ func TestJetStreamGrowingBatches(t *testing.T) {
 					proxy.Cut()
 				}
 			}
+			source := &numberSource{n: n, done: make(chan struct{})}
 			counted := &countedStreams{JetStream: s}
-			relayNumbers(t, counted, n)
+			if cuts == 0 {
+				counted.ready = source.done
+			}
+			relayNumbers(t, counted, source)
 			checkInOrder(t, numbers(t, stored(t, srv.Client())), n)
 			t.Logf("%s: %d cuts, %d messages published, %d batches", name, made, published, counted.n)
 			if cuts == 0 && counted.n > n/jsMessages {
@@ -68,17 +72,21 @@ func TestJetStreamGrowingBatches(t *testing.T) {
 // countedStreams counts the batches.
 type countedStreams struct {
 	*JetStream
-	n int
+	ready <-chan struct{} // none before that; nil: at once
+	n     int
 }
 
 func (s *countedStreams) Stream(ctx context.Context, b *relay.Batch) error {
+	if s.ready != nil {
+		<-s.ready // a batch ends when there is nothing to add to it, and a source that is held up has nothing
+	}
 	s.n++
 	return s.JetStream.Stream(ctx, b)
 }
 
-// relayNumbers relays so many numbered messages by a route of their own.
-func relayNumbers(t *testing.T, sink relay.Sink, n int) {
-	source := &numberSource{n: n, done: make(chan struct{})}
+// relayNumbers relays numbered messages by a route of their own.
+func relayNumbers(t *testing.T, sink relay.Sink, source *numberSource) {
+	t.Helper()
 	route, err := relay.NewRoute(relay.RouteOptions{
 		Name: "orders", Instance: "vm-17", Dir: filepath.Join(t.TempDir(), "spool"),
 		Buffer:   relay.BufferOptions{Memory: 256 << 20, SpillAfter: time.Hour},
@@ -90,7 +98,7 @@ func relayNumbers(t *testing.T, sink relay.Sink, n int) {
 	plan := relay.Plan{Drain: time.Minute, Routes: []relay.RoutePlan{{Name: "orders", Open: func(*relay.Intake) (*relay.Route, error) { return route, nil }}}}
 	r := relay.Start(t.Context(), plan, zerolog.Nop())
 	<-source.done
-	for deadline := time.Now().Add(time.Minute); route.Stats().Delivered < uint64(n) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); route.Stats().Delivered < uint64(source.n) && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	r.Stop()
