@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	jsOutage = flag.Duration("jetstream.outage", 8*time.Second, "how long the sink of TestJetStreamSourceOutage is away; ack_wait is an eighth to a twelfth of it")
+	jsOutage = flag.Duration("jetstream.outage", 12*time.Second, "how long the sink of TestJetStreamSourceOutage is away; ack_wait is a sixth to a twelfth of it")
 	jsKills  = flag.Int("jetstream.kills", 8, "how often TestJetStreamSourceKills kills something")
 )
 
@@ -210,7 +210,7 @@ func TestJetStreamSourceOutage(t *testing.T) {
 	edge := natstest.StartProcess(t, natstest.JetStream(t))
 	stream := newJSStream(t, edge.Client(), 1)
 	web := newEndpoint(t, newTally())
-	ackWait := max(time.Second, *jsOutage/12)
+	ackWait := max(2*time.Second, *jsOutage/12) // half of which a loaded machine may be late to extend what is held
 	relay := newRelay(t, jsConfig(t, []string{edge.URL()}, fmt.Sprintf("ack_wait = %q", ackWait), "", `ordering = "strict"`, web.url()))
 	relay.start()
 	stream.publish(500)
