@@ -124,7 +124,7 @@ func TestExpiredJWTRenewedOnDisk(t *testing.T) {
 	srv := natstest.Start(t, op.Config(nil), nil)
 	cfg := natstest.Config(srv.URL())
 	cfg.Creds = filepath.Join(t.TempDir(), "edge.creds")
-	expires := time.Now().Add(2 * time.Second)
+	expires := time.Now().Add(4 * time.Second) // a loaded machine must have connected by then
 	write(t, cfg.Creds, op.Creds(func(u *jwt.UserClaims) { u.Expires = expires.Unix() }))
 	log := natstest.NewLog(t)
 	c := open(t, cfg, log)

@@ -198,6 +198,28 @@ func TestJetStreamBlocksOnWhatSomebodyHasToMend(t *testing.T) {
 	}
 }
 
+// In a domain, what is asked of the stream goes to that domain, and its acknowledgements are read.
+func TestJetStreamInADomain(t *testing.T) {
+	for name, way := range map[string]func(*config.NATSSink, *JetStreamOptions){"fast": ways["fast"], "spaced": ways["spaced"], "exactly once": exactlyOnce("chained")} {
+		t.Run(name, func(t *testing.T) {
+			srv := natstest.Start(t, fmt.Sprintf("jetstream: {store_dir: %q, domain: hub}", t.TempDir()), nil)
+			createStream(t, srv.Client(), "")
+			cfg := natstest.Config(srv.URL())
+			cfg.JetStreamDomain = "hub"
+			s := newJetStream(t, cfg, way)
+			for n := 0; n < 100; n += 50 {
+				deliverAll(t, s, numbered(n, 50))
+			}
+			checkInOrder(t, numbers(t, stored(t, srv.Client())), 100)
+			cfg = natstest.Config(srv.URL())
+			cfg.JetStreamDomain = "elsewhere"
+			if _, err := deliver(newJetStream(t, cfg, way), numbered(100, 1)...); err == nil || !strings.Contains(err.Error(), "in this domain?") {
+				t.Errorf("in another domain: %v", err)
+			}
+		})
+	}
+}
+
 // A stream that another one's subjects belong to never makes a message count as delivered.
 func TestJetStreamOfAnotherName(t *testing.T) {
 	srv := natstest.Start(t, natstest.JetStream(t), nil)

@@ -502,6 +502,42 @@ func TestJetStreamEnsureChangesWhatDiffers(t *testing.T) {
 	}
 }
 
+// A change that the server refuses is said, and leaves the consumer as it is, with its place; it is made as soon as the server takes it.
+func TestJetStreamEnsureIsRefused(t *testing.T) {
+	srv, stream := startStream(t)
+	limits := jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, ConsumerLimits: jetstream.StreamConsumerLimits{MaxAckPending: 100}}
+	if _, err := stream.js.UpdateStream(stream.ctx(), limits); err != nil {
+		t.Fatal(err)
+	}
+	cfg := jsConfig()
+	cfg.MaxAckPending = 100
+	dir := t.TempDir()
+	h := prepareJS(t, cfg, dir, srv.URL()).run()
+	stream.publish(10)
+	h.await(1, 10)
+	stream.awaitAcked()
+	h.stop()
+	created := stream.info().Created
+	next := prepareJS(t, jsConfig(), dir, srv.URL()).run()
+	natstest.Eventually(t, "it is said", func() bool {
+		err := next.src.Trouble()
+		fault, _ := errors.AsType[*relay.Fault](err)
+		return fault != nil && fault.Blocked && strings.Contains(err.Error(), "change consumer d (max_ack_pending 100 to 4096)")
+	})
+	if got := stream.info(); !got.Created.Equal(created) || got.Config.MaxAckPending != 100 || got.AckFloor.Stream != 10 {
+		t.Errorf("the consumer is not what it was: %+v", got)
+	}
+	stream.publish(10)
+	limits.ConsumerLimits = jetstream.StreamConsumerLimits{}
+	if _, err := stream.js.UpdateStream(stream.ctx(), limits); err != nil {
+		t.Fatal(err)
+	}
+	next.await(11, 10)
+	if got := stream.info(); !got.Created.Equal(created) || got.Config.MaxAckPending != 4096 {
+		t.Errorf("the consumer was not changed: %+v", got)
+	}
+}
+
 func TestJetStreamPausedConsumer(t *testing.T) {
 	srv, stream := startStream(t)
 	h := startJS(t, jsConfig(), srv.URL())
