@@ -113,7 +113,11 @@ func (s *Spool) fetch(from uint64) (bool, error) {
 		if more || err != nil {
 			return more, err
 		}
-		from = sg.first + uint64(count)
+		s.mu.Lock()
+		if !sg.gone && sg.count >= count { // or else others hold what it had from there on
+			from = sg.first + uint64(count)
+		}
+		s.mu.Unlock()
 	}
 }
 
@@ -201,8 +205,11 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 	return len(r.decoded) > 0, nil
 }
 
-// damaged sets the bytes aside and gives the records up, unless all of them are settled.
+// damaged sets the bytes aside and gives the records up, unless all of them are settled. With appending held nobody writes the segment anew:
+// what was read may be the file that is about to take its place.
 func (s *Spool) damaged(sg *segment, from, to uint32, d Damage) {
+	s.appending.Lock()
+	defer s.appending.Unlock()
 	s.mu.Lock()
 	live := false
 	for ord := from; ord < min(to, sg.count) && !live; ord++ {

@@ -128,9 +128,11 @@ func (s *Spool) replace(sg *segment, from uint32, by []*segment, holes []loss, n
 	sg.cut(from)
 	s.dirty = without(s.dirty, sg)
 	if from == 0 {
+		if !sg.gone { // settled meanwhile, it was counted off with its file
+			s.bytes -= sg.size
+		}
 		sg.gone = true
 		s.segs = without(s.segs, sg)
-		s.bytes -= sg.size
 	}
 	s.insert(by, named)
 	s.cursorDirty = true
