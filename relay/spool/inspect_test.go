@@ -103,3 +103,26 @@ func TestInspectRunning(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
+
+// What the process was writing when it was killed is no record yet. Looking leaves it to the next start to clean up.
+func TestInspectLeavesATornSegment(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{})
+	mustAppend(t, s, rec(1))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, segmentName(1)), framesStart+frameHeader+3); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, cursorName)); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, dir)
+	if _, err := Inspect(dir); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(before, snapshot(t, dir)); d != "" {
+		t.Errorf("looking changed something: %s", d)
+	}
+}

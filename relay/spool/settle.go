@@ -97,6 +97,9 @@ func (s *Spool) unlink(dead []*segment) error {
 
 // unlinkDoomed tries once more.
 func (s *Spool) unlinkDoomed() error {
+	if s.readOnly {
+		return nil
+	}
 	s.mu.Lock()
 	doomed := s.doomed
 	s.doomed = nil
