@@ -251,6 +251,19 @@ func TestUnreadable(t *testing.T) {
 	if !slices.EqualFunc(got, want, equal) {
 		t.Errorf("%d delivered, %d expected", len(got), len(want))
 	}
+
+	// Who looks at the files of a stopped relay gets all the rest, too.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fs.badSector = 200_000
+	walked := 0
+	if err := walk(t.Context(), crashDir, Options{FS: fs}, 0, func(Record) error { walked++; return nil }); err != nil {
+		t.Error(err)
+	}
+	if walked < len(want)-300 || walked >= len(want) {
+		t.Errorf("%d walked over, of %d", walked, len(want))
+	}
 }
 
 // After a failed fsync the old file is never fsynced again, and what it held is durable in another one.

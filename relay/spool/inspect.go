@@ -177,16 +177,24 @@ func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged 
 }
 
 // Walk calls fn with the unsettled records of dir from a sequence number on, in order, until fn returns an error or ctx
-// ends, and changes nothing. Damaged records are left out. Data is valid until fn returns.
+// ends, and changes nothing. Damaged records, and what the disk does not give back, are left out. Data is valid until fn returns.
 func Walk(ctx context.Context, dir string, from uint64, fn func(Record) error) error {
-	s, err := open(dir, Options{}, true)
+	return walk(ctx, dir, Options{}, from, fn)
+}
+
+func walk(ctx context.Context, dir string, o Options, from uint64, fn func(Record) error) error {
+	s, err := open(dir, o, true)
 	if err != nil {
 		return fmt.Errorf("open spool %s: %w", dir, err)
 	}
 	defer s.Close()
 	var recs []Record
 	for {
-		if recs, err = s.Read(from, 1<<20, recs[:0]); err != nil || len(recs) == 0 {
+		recs, err = s.Read(from, 1<<20, recs[:0])
+		if unreadable(err) && ctx.Err() == nil {
+			continue // after a few attempts it passes over what cannot be read
+		}
+		if err != nil || len(recs) == 0 {
 			return err
 		}
 		for _, r := range recs {
