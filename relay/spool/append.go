@@ -158,7 +158,7 @@ func (s *Spool) unused(sg *segment) bool {
 func (s *Spool) fill(sg *segment, recs []Record, limit int64) (n int, err error) {
 	w := &s.writer
 	for n < len(recs) && len(w.buf) < chunkBytes && recs[n].Seq == recs[0].Seq+uint64(n) {
-		if n > 0 && sg.size+int64(len(w.buf)) >= s.o.SegmentBytes {
+		if n > 0 && (sg.size+int64(len(w.buf)) >= s.o.SegmentBytes || sg.count+uint32(n) >= maxCount) {
 			break
 		}
 		before, k, ordinal := len(w.buf), 1, sg.count+uint32(n)

@@ -453,3 +453,36 @@ func TestConcurrent(t *testing.T) {
 	}
 	t.Logf("%d failures of the disk", failures)
 }
+
+// A segment takes no more records than the ordinals in its frames can tell, however small they are.
+func TestMostRecordsOfASegment(t *testing.T) {
+	if testing.Short() || testScale > 1 {
+		t.Skip("17 million records")
+	}
+	s := mustOpen(t, crashDir, Options{FS: newSimFS(crashDir), Compression: Zstd, Sync: SyncNever})
+	recs := make([]Record, maxCount/11) // eleven times almost as many as there may be
+	for range 12 {
+		for i := range recs {
+			recs[i].Seq = s.LastSeq() + 1 + uint64(i)
+		}
+		mustAppend(t, s, recs...)
+	}
+	s.mu.Lock()
+	edge := s.segs[0].last()
+	s.mu.Unlock()
+	got := 0
+	for from := edge - 10; ; {
+		recs, err := s.Read(from, 1<<20, recs[:0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(recs) == 0 {
+			break
+		}
+		got += len(recs)
+		from = recs[len(recs)-1].Seq + 1
+	}
+	if want := int(s.LastSeq() - (edge - 10) + 1); got != want || s.Stats().Corrupt > 0 {
+		t.Errorf("read %d of %d at the end of the first segment, %+v", got, want, s.Stats())
+	}
+}
