@@ -65,6 +65,7 @@ func (s *Spool) moveAside(sg *segment) (string, error) {
 		return "", err
 	}
 	_ = s.fs.SyncDir(filepath.Dir(path))
+	sg.broken = nil // it is not there to be moved again
 	return path, nil
 }
 

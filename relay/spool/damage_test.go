@@ -232,6 +232,9 @@ func TestGarbageSegment(t *testing.T) {
 		if len(damage) != 1 || damage[0].Records != 0 || fs.names[damage[0].Aside] != n || fs.names[path] != nil {
 			t.Errorf("%v", damage)
 		}
+		if s.aside.bytes != int64(len(n.data)) {
+			t.Errorf("%d bytes in %s, want %d", s.aside.bytes, asideName, len(n.data))
+		}
 		if s.LastSeq() < name {
 			t.Errorf("LastSeq %d", s.LastSeq())
 		}
