@@ -266,6 +266,36 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
+// The segment that is being written cannot be opened for reading, and is given up: what is appended afterwards goes to another one.
+func TestUnreadableWhileItIsWritten(t *testing.T) {
+	fs := newSimFS(crashDir)
+	var damage []Damage
+	s := mustOpen(t, crashDir, Options{FS: fs, SyncInterval: time.Hour, OnDamage: func(d Damage) { damage = append(damage, d) }})
+	mustAppend(t, s, recRange(1, 5)...)
+	fs.fail = func(_ int, op, name string) (int, error) {
+		if op == "open" && filepath.Base(name) == segmentName(1) {
+			return 0, syscall.EIO
+		}
+		return 0, nil
+	}
+	for range readTries - 1 {
+		if _, err := s.Read(1, 1000, nil); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+	}
+	if got := readAll(t, s, 1); len(got) > 0 || len(damage) != 1 || damage[0].Cause != Unreadable || damage[0].Records != 5 || fs.names[damage[0].Aside] == nil {
+		t.Fatalf("%v, %v", seqs(got), damage)
+	}
+	mustAppend(t, s, recRange(6, 10)...)
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	wantRecords(t, readAll(t, s, 1), recRange(6, 10))
+	if st := s.Stats(); st.Corrupt != 5 || st.Segments != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // After a failed fsync the old file is never fsynced again, and what it held is durable in another one.
 func TestFailedSync(t *testing.T) {
 	fs := newSimFS(crashDir)

@@ -161,6 +161,13 @@ func (s *Spool) lostFile(sg *segment, err error) bool {
 		return false
 	}
 	r.tries = 0
+	s.appending.Lock()
+	defer s.appending.Unlock()
+	s.mu.Lock()
+	if s.active == sg { // what is appended from now on must not go where nobody finds it
+		s.active = nil
+	}
+	s.mu.Unlock()
 	d := Damage{Cause: cause, Bytes: sg.size, Err: err}
 	if cause == Unreadable {
 		sg.broken = err
