@@ -390,10 +390,10 @@ func asVersion(b []byte, v uint32) {
 // record comes out once and in order.
 func TestConcurrent(t *testing.T) {
 	fs := newSimFS(crashDir)
-	failures := 0
+	var failures atomic.Int32
 	fs.fail = func(call int, op, _ string) (int, error) {
 		if (op == "sync" || op == "write" || op == "syncdir") && fs.rng.IntN(50) == 0 {
-			failures++
+			failures.Add(1)
 			return 0, syscall.EIO
 		}
 		return 0, nil
@@ -451,7 +451,7 @@ func TestConcurrent(t *testing.T) {
 	if st := s.Stats(); st.Records != 0 {
 		t.Errorf("%+v", st)
 	}
-	t.Logf("%d failures of the disk", failures)
+	t.Logf("%d failures of the disk", failures.Load())
 }
 
 // A segment takes no more records than the ordinals in its frames can tell, however small they are.
