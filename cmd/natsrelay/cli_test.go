@@ -107,7 +107,7 @@ func TestRun(t *testing.T) {
 // publishUntil publishes until something has arrived: core NATS keeps nothing for a relay that has not subscribed yet.
 func publishUntil(t *testing.T, nc *nats.Conn, arrived <-chan string) string {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {

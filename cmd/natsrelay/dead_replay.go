@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/natsrelay/natsrelay/sinks"
@@ -33,7 +34,7 @@ removed once its message is delivered, or safe in the route's spool.`,
 			bar := newProgress(cmd.ErrOrStderr(), "replaying", "messages")
 			defer bar.end()
 			var moved int
-			err := target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
+			err := target.work(cmd.Context(), func(stateDir string, configured map[string]config.Buffer) error {
 				from, err := target.existing(stateDir, args[0])
 				if err == nil {
 					err = mustBeConfigured(args[0], configured)
@@ -41,7 +42,7 @@ removed once its message is delivered, or safe in the route's spool.`,
 				if err != nil {
 					return err
 				}
-				moved, err = redrive(cmd.Context(), from, spoolDir(stateDir, args[0]), &which.Selection, bar)
+				moved, err = redrive(cmd.Context(), from, spoolDir(stateDir, args[0]), replayOptions(configured, args[0]), &which.Selection, bar)
 				return err
 			}, func(client *admin.Client) (err error) {
 				moved, err = client.ReplayDead(cmd.Context(), args[0], which.Selection, bar.set)
@@ -61,8 +62,8 @@ removed once its message is delivered, or safe in the route's spool.`,
 }
 
 // mustBeConfigured refuses to give messages to a route that nobody runs. configured is nil if there is no configuration.
-func mustBeConfigured(route string, configured map[string]bool) error {
-	if configured != nil && !configured[route] {
+func mustBeConfigured(route string, configured map[string]config.Buffer) error {
+	if _, ok := configured[route]; !ok && configured != nil {
 		return withHints(fmt.Errorf("there is no route %q in the configuration, so nobody would deliver the messages", route), "natsrelay spool ls")
 	}
 	return nil
@@ -74,10 +75,10 @@ func openDead(dir string, log zerolog.Logger) *sinks.DeadLetterDisk {
 }
 
 // redrive moves dead letters from one folder to the spool in the other, and returns how many.
-func redrive(ctx context.Context, from, to string, which *relay.Selection, bar *progress) (moved int, err error) {
+func redrive(ctx context.Context, from, to string, o spool.Options, which *relay.Selection, bar *progress) (moved int, err error) {
 	dead := openDead(from, zerolog.Nop())
 	defer func() { err = errors.Join(err, dead.Close(ctx)) }()
-	route, err := spool.Open(to, spool.Options{MaxBytes: math.MaxInt64, Sync: spool.SyncNever})
+	route, err := spool.Open(to, o)
 	if err != nil {
 		return 0, err
 	}

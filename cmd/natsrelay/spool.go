@@ -56,7 +56,7 @@ func (s *spoolTarget) flags(cmd *cobra.Command) {
 
 // work calls stopped with the state directory, which no relay can use until it returns, and with the routes of the configuration, if one
 // is used. If a relay runs on the directory, or --addr names one, it calls running instead.
-func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, configured map[string]bool) error, running func(*admin.Client) error) error {
+func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, configured map[string]config.Buffer) error, running func(*admin.Client) error) error {
 	if s.addr != "" {
 		client, err := s.client()
 		if err != nil {
@@ -96,16 +96,16 @@ func (s *spoolTarget) holder(ctx context.Context, locked *spool.LockedError) (*a
 }
 
 // withState calls fn with the state directory, locked, and with the routes of the configuration, if one is used.
-func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]bool) error) (err error) {
-	dir, configured := s.stateDir, map[string]bool(nil)
+func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]config.Buffer) error) (err error) {
+	dir, configured := s.stateDir, map[string]config.Buffer(nil)
 	if dir == "" {
 		cfg, _, err := loadConfig(s.config)
 		if err != nil {
 			return withHints(err, "--state-dir DIR needs no configuration")
 		}
-		dir, configured = cfg.StateDir, map[string]bool{}
+		dir, configured = cfg.StateDir, map[string]config.Buffer{}
 		for _, r := range cfg.Routes {
-			configured[r.Name] = true
+			configured[r.Name] = r.Buffer
 		}
 	}
 	if _, err := os.Stat(dir); err != nil && !s.create {
@@ -124,7 +124,7 @@ func (s *spoolTarget) workOn(ctx context.Context, route string, stopped func(dir
 	if err := checkRouteName(route); err != nil {
 		return err
 	}
-	return s.work(ctx, func(stateDir string, _ map[string]bool) error {
+	return s.work(ctx, func(stateDir string, _ map[string]config.Buffer) error {
 		dir, err := s.existing(stateDir, route)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
 )
@@ -21,7 +22,7 @@ func newLs(s shelf) *cobra.Command {
 		Short:   "List what there is, with its messages, size, age and damage",
 		Example: "$ natsrelay " + s.command + " ls",
 		RunE: func(cmd *cobra.Command, routes []string) error {
-			return target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
+			return target.work(cmd.Context(), func(stateDir string, configured map[string]config.Buffer) error {
 				held, err := s.list(cmd.Context(), stateDir, routes, configured)
 				return errors.Join(s.print(cmd.OutOrStdout(), held), err)
 			}, func(client *admin.Client) error {
@@ -35,7 +36,7 @@ func newLs(s shelf) *cobra.Command {
 }
 
 // list describes what the routes, or all of them, have on the shelf. configured is nil if there is no configuration.
-func (s shelf) list(ctx context.Context, stateDir string, routes []string, configured map[string]bool) (all []admin.Holding, err error) {
+func (s shelf) list(ctx context.Context, stateDir string, routes []string, configured map[string]config.Buffer) (all []admin.Holding, err error) {
 	if len(routes) == 0 {
 		if routes, err = s.routes(stateDir); err != nil {
 			return nil, err
@@ -54,7 +55,7 @@ func (s shelf) list(ctx context.Context, stateDir string, routes []string, confi
 			continue
 		}
 		held := holdingOf(ctx, route, dir, report)
-		if configured != nil && !configured[route] {
+		if _, ok := configured[route]; !ok && configured != nil {
 			held.Route += " (not in the configuration)"
 		}
 		all = append(all, held)

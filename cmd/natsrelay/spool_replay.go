@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
@@ -33,12 +34,12 @@ before anything is written: a line that is wrong leaves the spool as it is.`,
 			if err := checkRouteName(route); err != nil {
 				return err
 			}
-			return target.work(cmd.Context(), func(stateDir string, configured map[string]bool) error {
+			return target.work(cmd.Context(), func(stateDir string, configured map[string]config.Buffer) error {
 				if err := mustBeConfigured(route, configured); err != nil {
 					return err
 				}
 				return withLines(cmd, path, func(f io.ReadSeeker, total int) (int, error) {
-					return replay(cmd, spoolDir(stateDir, route), path, f, total)
+					return replay(cmd, spoolDir(stateDir, route), replayOptions(configured, route), path, f, total)
 				})
 			}, func(client *admin.Client) error {
 				return withLines(cmd, path, func(f io.ReadSeeker, total int) (int, error) {
@@ -90,9 +91,21 @@ func openLines(cmd *cobra.Command, path string) (f *os.File, done func(), err er
 	return f, done, nil
 }
 
+// replayOptions are for putting messages into the spool of a stopped relay: a sixteenth of what the route may have is left for what comes, as
+// where it runs, or the next start would give the oldest messages up. Without a configuration all of the file system may be used.
+func replayOptions(configured map[string]config.Buffer, route string) spool.Options {
+	o := spool.Options{MaxBytes: math.MaxInt64, Sync: spool.SyncNever}
+	buffer := configured[route]
+	o.MinFree = buffer.MinFree
+	if buffer.Disk > 0 { // or else the route only empties its spool
+		o.MaxBytes = buffer.Disk - buffer.Disk/16
+	}
+	return o
+}
+
 // replay writes the messages of f, so many, to the spool of a stopped relay.
-func replay(cmd *cobra.Command, dir, name string, f io.ReadSeeker, total int) (written int, err error) {
-	s, err := spool.Open(dir, spool.Options{MaxBytes: math.MaxInt64, Sync: spool.SyncNever})
+func replay(cmd *cobra.Command, dir string, o spool.Options, name string, f io.ReadSeeker, total int) (written int, err error) {
+	s, err := spool.Open(dir, o)
 	if err != nil {
 		return 0, err
 	}
