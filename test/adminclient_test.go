@@ -24,7 +24,7 @@ type adminAPI struct {
 }
 
 func newAdminAPI(t *testing.T) *adminAPI {
-	a := &adminAPI{t: t, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
+	a := &adminAPI{t: t, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}}
 	t.Cleanup(a.client.CloseIdleConnections)
 	return a
 }
@@ -66,7 +66,7 @@ func (a *adminAPI) try(method, path string, body io.Reader, header ...string) (i
 // isUp waits until the server answers.
 func (a *adminAPI) isUp() {
 	a.t.Helper()
-	within(a.t, 20*time.Second, func() bool {
+	within(a.t, 60*time.Second, func() bool {
 		code, _, err := a.try("GET", "/livez", nil)
 		return err == nil && code == http.StatusOK
 	}, "the admin server answers")
@@ -92,7 +92,7 @@ func (a *adminAPI) readyzSays(wantCode int, begin, part string) {
 			a.t.Logf("readyz: %s", last)
 		}
 	}()
-	within(a.t, 30*time.Second, func() bool {
+	within(a.t, 60*time.Second, func() bool {
 		code, text, err := a.try("GET", "/readyz", nil)
 		last = fmt.Sprint(code, " ", text, err)
 		return err == nil && code == wantCode && strings.HasPrefix(text, begin) && strings.Contains(text, part)

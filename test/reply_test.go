@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ in_flight = 2
 [route.ask.sink]
 type = "http"
 url = %q
-timeout = "1s"
+timeout = "5s"
 `
 
 // A service answers requests as their path below ask. says. It can go away and come back.
@@ -47,7 +48,7 @@ type service struct {
 }
 
 func newService(t *testing.T) *service {
-	s := &service{t: t, addr: "127.0.0.1:0", asked: map[string]int{}, hold: make(chan struct{})}
+	s := &service{t: t, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), asked: map[string]int{}, hold: make(chan struct{})}
 	s.up()
 	t.Cleanup(func() { s.server.Close() })
 	return s
@@ -59,7 +60,6 @@ func (s *service) up() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.addr = l.Addr().String()
 	s.server = &http.Server{Handler: s}
 	go s.server.Serve(l) // ends with Close
 }
@@ -95,7 +95,7 @@ func (s *service) count(payload string) int {
 
 // ask sends a request and returns the answer as "error code, status, body".
 func ask(nc *nats.Conn, subject, payload string) string {
-	m, err := nc.Request(subject, []byte(payload), 10*time.Second)
+	m, err := nc.Request(subject, []byte(payload), 30*time.Second)
 	if err != nil {
 		return err.Error()
 	}
@@ -111,7 +111,7 @@ func TestReply(t *testing.T) {
 	dir := t.TempDir()
 	relay := newRelay(t, writeConfig(t, dir, replyRoute, mkdir(t, dir+"/state"), edge.URL(), "http://"+web.addr))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("ask.x") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("ask.x") == 1 }, "the relay subscribes")
 	nc := edge.Client()
 	want := func(subject, payload, answer string) {
 		t.Helper()
@@ -131,7 +131,7 @@ func TestReply(t *testing.T) {
 
 	began := time.Now()
 	want("ask.hold", "slow", "504, , ")
-	if took := time.Since(began); took < time.Second {
+	if took := time.Since(began); took < 5*time.Second {
 		t.Errorf("timed out after %v, before the sink's timeout", took)
 	}
 
@@ -139,14 +139,14 @@ func TestReply(t *testing.T) {
 	if err := nc.Publish("ask.order", []byte("no request")); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 10*time.Second, func() bool { return web.count("no request") == 1 }, "the message is delivered")
+	within(t, 60*time.Second, func() bool { return web.count("no request") == 1 }, "the message is delivered")
 
 	inbox := hold(t, nc, web, "last 1", "last 2")
 	want("ask.order", "one too many", "503, , ")
 	close(web.hold)
 	relay.stop() // waits for the two
 	for range 2 {
-		if m, err := inbox.NextMsg(10 * time.Second); err != nil || m.Header.Get("Order") != "7" {
+		if m, err := inbox.NextMsg(30 * time.Second); err != nil || m.Header.Get("Order") != "7" {
 			t.Errorf("a request under way at the stop gets %v, %v", m, err)
 		}
 	}
@@ -170,7 +170,7 @@ func hold(t *testing.T, nc *nats.Conn, web *service, payloads ...string) *nats.S
 		}
 	}
 	for _, payload := range payloads {
-		within(t, 10*time.Second, func() bool { return web.count(payload) == 1 }, "%s is under way", payload)
+		within(t, 60*time.Second, func() bool { return web.count(payload) == 1 }, "%s is under way", payload)
 	}
 	return inbox
 }

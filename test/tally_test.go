@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/natsrelay/natsrelay/internal/natstest"
 )
 
 // subjects is how many subjects a test's messages are spread over.
@@ -134,7 +136,7 @@ type endpoint struct {
 }
 
 func newEndpoint(t *testing.T, tally *tally) *endpoint {
-	e := &endpoint{t: t, addr: "127.0.0.1:0", tally: tally}
+	e := &endpoint{t: t, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), tally: tally}
 	e.up()
 	t.Cleanup(e.down)
 	return e
@@ -149,7 +151,6 @@ func (e *endpoint) up() {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.addr = l.Addr().String()
 	e.server = &http.Server{Handler: http.HandlerFunc(e.serve)}
 	go e.server.Serve(l) // ends with down
 }

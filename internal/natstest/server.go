@@ -2,6 +2,7 @@ package natstest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -143,15 +144,25 @@ func client(t testing.TB, url string, opts []nats.Option) *nats.Conn {
 	return nc
 }
 
-// FreePort returns a loopback port that nobody listens on.
+var taken sync.Map // ports that FreePort has returned
+
+// FreePort returns a loopback port that nobody listens on, another one each time. It is below those that a kernel chooses by itself, 32768 and up on
+// Linux: so nobody else gets it until it is listened on, nor while whoever uses it is away.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10_000 + rand.IntN(22_000)
+		l, err := net.Listen("tcp", addr(port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if _, again := taken.LoadOrStore(port, true); !again {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 func addr(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
