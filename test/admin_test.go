@@ -60,15 +60,15 @@ func TestAdminEndpoints(t *testing.T) {
 		t.Errorf("pause: %d %s", code, text)
 	}
 	publishAt(t, pub, 0, 500, 5000)
-	within(t, 10*time.Second, func() bool { return s.status().Routes[0].Received == 500 }, "the relay has all")
+	within(t, 60*time.Second, func() bool { return s.status().Routes[0].Received == 500 }, "the relay has all")
 	if n := s.web.tally.count(); n != 0 {
 		t.Errorf("%d messages delivered by a paused route", n)
 	}
-	within(t, 10*time.Second, func() bool { return s.status().Routes[0].Disk.Messages == 500 }, "a pause lets messages go to disk")
+	within(t, 60*time.Second, func() bool { return s.status().Routes[0].Disk.Messages == 500 }, "a pause lets messages go to disk")
 	if code, text := s.ask("POST", "/api/v1/routes/web/resume", nil); code != http.StatusOK || strings.Contains(text, `"state":"paused"`) {
 		t.Errorf("resume: %d %s", code, text)
 	}
-	within(t, 20*time.Second, func() bool { return s.web.tally.count() == 500 }, "all arrive after the pause")
+	within(t, 60*time.Second, func() bool { return s.web.tally.count() == 500 }, "all arrive after the pause")
 	s.relay.stop()
 	s.web.tally.check(t, "web", 500, 0)
 }
@@ -182,7 +182,7 @@ func TestAdminReload(t *testing.T) {
 	}
 	s.becomesReady()
 	publishAt(t, s.edge.Client(), 0, 100, 1000)
-	within(t, 20*time.Second, func() bool { return s.web.tally.count() == 100 }, "the changed route delivers")
+	within(t, 60*time.Second, func() bool { return s.web.tally.count() == 100 }, "the changed route delivers")
 	if n := len(s.metrics()); n < 80 {
 		t.Errorf("%d series of two routes", n)
 	}
@@ -215,7 +215,7 @@ func TestAdminToken(t *testing.T) {
 		}
 	}
 	right := "Authorization: Bearer " + token
-	within(t, 20*time.Second, func() bool {
+	within(t, 60*time.Second, func() bool {
 		code, text := a.ask("GET", "/readyz", nil, right)
 		return code == http.StatusOK && strings.Contains(text, "web: flowing")
 	}, "readyz tells who knows the token")
@@ -294,7 +294,7 @@ func TestAdminUnixSocket(t *testing.T) {
 	first.start()
 	isUp := func() {
 		t.Helper()
-		within(t, 20*time.Second, func() bool { out, err := first.try("status"); return err == nil && strings.Contains(out, "flowing") }, "the relay answers")
+		within(t, 60*time.Second, func() bool { out, err := first.try("status"); return err == nil && strings.Contains(out, "flowing") }, "the relay answers")
 	}
 	isUp()
 	if info, err := os.Lstat(socket); err != nil || info.Mode().Perm() != 0o660 {

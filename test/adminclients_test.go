@@ -124,7 +124,7 @@ func TestAdminIdleConnections(t *testing.T) {
 		conns[i] = s.dial(text)
 	}
 	publishAt(t, s.edge.Client(), 0, n, 2000)
-	within(t, 30*time.Second, func() bool { return s.web.tally.count() == n }, "all messages arrive")
+	within(t, 60*time.Second, func() bool { return s.web.tally.count() == n }, "all messages arrive")
 	for range 20 {
 		if code, _ := s.ask("GET", "/readyz", nil); code != http.StatusOK {
 			t.Errorf("readyz: %d", code)
@@ -173,7 +173,7 @@ func TestAdminStreams(t *testing.T) {
 		t.Errorf("status meanwhile: %d", code)
 	}
 	open[0].Body.Close()
-	within(t, 20*time.Second, func() bool {
+	within(t, 60*time.Second, func() bool {
 		res, err := http.Get("http://" + s.addr + "/api/v1/events")
 		if err != nil {
 			return false

@@ -35,7 +35,7 @@ func (s *adminSetup) traffic() (stop func()) {
 // Each trouble is made for real: /readyz is 503 with the reason while it lasts, and 200 afterwards.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
-	s := newAdminSetup(t, `spill_after = "2s"`, "", "")
+	s := newAdminSetup(t, `spill_after = "5s"`, "", "")
 	var code atomic.Int64
 	s.web.status = func() int { return int(code.Load()) }
 	defer s.traffic()()
@@ -87,7 +87,7 @@ func TestReadinessWhenFull(t *testing.T) {
 	defer func() { stop() }()
 	pub := s.edge.Client()
 	big := make([]byte, 100<<10)
-	within(t, 20*time.Second, func() bool {
+	within(t, 60*time.Second, func() bool {
 		_ = pub.Publish("test.2", big)
 		code, text := s.ask("GET", "/readyz", nil)
 		return code == http.StatusServiceUnavailable && strings.Contains(text, "web: full: messages are being given up")

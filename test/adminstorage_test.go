@@ -38,7 +38,7 @@ func TestSpoolThroughTheRunningRelay(t *testing.T) {
 	s := newAdminSetup(t, "", "", "")
 	s.ask("POST", "/api/v1/routes/web/pause", nil)
 	publishAt(t, s.edge.Client(), 0, n, 5000)
-	within(t, 20*time.Second, func() bool { return s.status().Routes[0].Disk.Messages == n }, "all are on disk")
+	within(t, 60*time.Second, func() bool { return s.status().Routes[0].Disk.Messages == n }, "all are on disk")
 	export := filepath.Join(t.TempDir(), "web.jsonl")
 
 	s.says([]string{"web    300 ", " none"}, "spool", "ls")
@@ -61,7 +61,7 @@ func TestSpoolThroughTheRunningRelay(t *testing.T) {
 	s.says([]string{"300 messages replayed"}, "spool", "replay", "web", export)
 	s.relay.kill()
 	s.relay.start() // and the pause is over
-	within(t, 20*time.Second, func() bool { return s.web.tally.count() == n }, "what was replayed is delivered after kill -9")
+	within(t, 60*time.Second, func() bool { return s.web.tally.count() == n }, "what was replayed is delivered after kill -9")
 	s.relay.stop()
 	// What lanes had already was not dropped: it comes twice, and first.
 	s.web.tally.disorder = nil
@@ -112,7 +112,7 @@ func TestDeadLettersThroughTheRunningRelay(t *testing.T) {
 	}
 	publishAt(t, s.edge.Client(), 0, n, 2000)
 	stored := func() float64 { return s.metrics()[`natsrelay_dead_letters_stored{route="web"}`] }
-	within(t, 20*time.Second, func() bool { return s.web.tally.count() == n/2 && stored() == n/2 }, "half of them become dead letters")
+	within(t, 60*time.Second, func() bool { return s.web.tally.count() == n/2 && stored() == n/2 }, "half of them become dead letters")
 	s.says([]string{"web    100 "}, "dead", "ls")
 	s.says([]string{`"Natsrelay-Reason":["refused"]`}, "dead", "cat", "web", "--limit", "1")
 	s.says([]string{"100 messages exported"}, "dead", "export", "web", filepath.Join(t.TempDir(), "dead.jsonl"))
@@ -121,16 +121,16 @@ func TestDeadLettersThroughTheRunningRelay(t *testing.T) {
 	mended.Store(true)
 	s.says([]string{"5 messages replayed"}, "dead", "replay", "web", "--limit", "5")
 	s.says([]string{"95 messages replayed"}, "dead", "replay", "web")
-	within(t, 20*time.Second, func() bool { return s.web.tally.count() == n }, "they arrive")
+	within(t, 60*time.Second, func() bool { return s.web.tally.count() == n }, "they arrive")
 	if left := stored(); left != 0 {
 		t.Errorf("%v are still dead", left)
 	}
 	mended.Store(false)
 	publishAt(t, s.edge.Client(), n, 10, 1000)
-	within(t, 20*time.Second, func() bool { return stored() == 5 }, "more dead letters")
+	within(t, 60*time.Second, func() bool { return stored() == 5 }, "more dead letters")
 	s.says([]string{"5 messages deleted"}, "dead", "drop", "web", "--yes")
 	publishAt(t, s.edge.Client(), n+10, 10, 1000)
-	within(t, 20*time.Second, func() bool { return stored() == 5 }, "and more after the drop")
+	within(t, 60*time.Second, func() bool { return stored() == 5 }, "and more after the drop")
 	s.relay.stop()
 	if missing := s.web.tally.missing(1, n); len(missing) > 0 || s.web.tally.duplicates > 0 {
 		t.Errorf("missing %v, %d duplicates", missing, s.web.tally.duplicates)
@@ -184,26 +184,27 @@ func TestSpoolIsReadWhileItIsInUse(t *testing.T) {
 	t.Parallel()
 	s := newAdminSetup(t, "persist = \"always\"\ndisk = \"16MiB\"\nwhen_full = \"drop_oldest\"", "", "")
 	pub := s.edge.Client()
-	done, ended := make(chan struct{}), make(chan int)
+	done, ended := make(chan struct{}), make(chan struct{})
+	var published atomic.Int64
 	go func() {
-		n, payload := 0, make([]byte, 4<<10)
-		for ; ; n++ {
+		defer close(ended)
+		payload := make([]byte, 4<<10)
+		for {
 			select {
 			case <-done:
-				ended <- n
 				return
 			default:
 			}
 			if err := pub.Publish("test.1", payload); err != nil {
 				t.Error(err)
 			}
-			if n%200 == 0 {
+			if published.Add(1)%200 == 0 {
 				time.Sleep(20 * time.Millisecond) // 10,000 a second at most: five segments or more are written and unlinked in each
 			}
 		}
 	}()
 	looks := 0
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); looks++ {
+	for began := time.Now(); time.Since(began) < 4*time.Second || looks < 5 || published.Load() < 2000; looks++ {
 		for _, path := range []string{"/api/v1/spool", "/api/v1/routes/web/spool/verify", "/api/v1/routes/web/spool?limit=100"} {
 			code, text := s.ask("GET", path, nil)
 			damaged := strings.Contains(path, "verify") && !strings.Contains(text, `"damage":[]`) || path == "/api/v1/spool" && !strings.Contains(text, `"damage":"none"`)
@@ -213,9 +214,9 @@ func TestSpoolIsReadWhileItIsInUse(t *testing.T) {
 		}
 	}
 	close(done)
-	n := <-ended
-	t.Logf("%d looks while %d messages went through the disk", looks, n)
-	if s.metrics()[`natsrelay_corrupt_records_total{route="web"}`] != 0 || n < 2000 || looks < 5 {
-		t.Errorf("%d messages, %d looks, some corrupt", n, looks)
+	<-ended
+	t.Logf("%d looks while %d messages went through the disk", looks, published.Load())
+	if n := s.metrics()[`natsrelay_corrupt_records_total{route="web"}`]; n != 0 {
+		t.Errorf("%v messages are corrupt", n)
 	}
 }

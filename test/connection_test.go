@@ -62,24 +62,24 @@ func TestCredentialsAndAuthorityAreRenewedOnDisk(t *testing.T) {
 	replace(t, ca, authority(old))
 	relay := newRelay(t, writeConfig(t, dir, secureRoute, mkdir(t, dir+"/state"), edge.Addr(), creds, ca, web.url()))
 	// Now that the binary is built.
-	replace(t, creds, op.Creds(func(u *jwt.UserClaims) { u.Expires = time.Now().Add(10 * time.Second).Unix() }))
+	replace(t, creds, op.Creds(func(u *jwt.UserClaims) { u.Expires = time.Now().Add(20 * time.Second).Unix() }))
 	relay.start()
 	subscribed := func() bool { return edge.Interest("test.1") == 1 }
-	within(t, 10*time.Second, subscribed, "the relay subscribes")
+	within(t, 60*time.Second, subscribed, "the relay subscribes")
 	pub := edge.Client(nats.RootCAs(old.File()), nats.UserCredentials(own))
 	publishAt(t, pub, 0, 100, 1000)
-	within(t, 10*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
 	pub.Close()
 
-	within(t, 20*time.Second, func() bool { return relay.log.contains("authentication expired") }, "the relay says that it has expired")
+	within(t, time.Minute, func() bool { return relay.log.contains("authentication expired") }, "the relay says that it has expired")
 	edge.Reload(conf(next))
-	within(t, 20*time.Second, func() bool { return relay.log.contains("unknown authority") }, "the relay says that it does not know the authority")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("unknown authority") }, "the relay says that it does not know the authority")
 	replace(t, ca, authority(next))
 	replace(t, creds, op.Creds(nil))
-	within(t, 20*time.Second, subscribed, "the relay subscribes again")
+	within(t, 60*time.Second, subscribed, "the relay subscribes again")
 	pub = edge.Client(nats.RootCAs(next.File()), nats.UserCredentials(own))
 	publishAt(t, pub, 100, 100, 1000)
-	within(t, 10*time.Second, func() bool { return web.tally.count() == 200 }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 200 }, "all arrive")
 	relay.stop()
 	web.tally.check(t, "http", 200, 0)
 }
@@ -113,12 +113,10 @@ func TestPermissionsAreGivenWhileTheRouteRuns(t *testing.T) {
 	dir := t.TempDir()
 	relay := newRelay(t, writeConfig(t, dir, sameCluster, mkdir(t, dir+"/state"), srv.URL()))
 	relay.start()
-	within(t, 20*time.Second, func() bool { return relay.log.contains("not permitted to subscribe") }, "the relay says that it may not subscribe")
-	if n := srv.NumClients(); n != 2 {
-		t.Errorf("%d connections, want one for the source and one for the sink", n)
-	}
+	within(t, 60*time.Second, func() bool { return relay.log.contains("not permitted to subscribe") }, "the relay says that it may not subscribe")
+	within(t, 60*time.Second, func() bool { return srv.NumClients() == 2 }, "there are two connections, one for the source and one for the sink")
 	srv.Reload(conf("nothing", "in.>"))
-	within(t, 30*time.Second, func() bool { return srv.Interest("in.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return srv.Interest("in.1") == 1 }, "the relay subscribes")
 	all := srv.Client(nats.UserInfo("all", "p"))
 	arrived := newTally()
 	arrived.collect(t, all)
@@ -128,12 +126,12 @@ func TestPermissionsAreGivenWhileTheRouteRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	within(t, 20*time.Second, func() bool { return relay.log.contains("not permitted to publish") }, "the relay says that it may not publish")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("not permitted to publish") }, "the relay says that it may not publish")
 	if got := arrived.count(); got != 0 {
 		t.Errorf("%d arrived though nothing is permitted", got)
 	}
 	srv.Reload(conf("test.>", "in.>"))
-	within(t, 30*time.Second, func() bool { return arrived.count() == n }, "all %d arrive", n)
+	within(t, 60*time.Second, func() bool { return arrived.count() == n }, "all %d arrive", n)
 	relay.stop()
 	arrived.check(t, "nats", n, 0)
 }

@@ -79,10 +79,10 @@ func TestPoisonMessage(t *testing.T) {
 	format := oneRoute + "format = \"envelope\"\nbatch = { messages = 500, wait = \"10ms\" }\n"
 	relay := newRelay(t, writeConfig(t, dir, format, mkdir(t, dir+"/state"), edge.URL(), "", `ordering = "strict"`, web.URL))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 	publishAt(t, edge.Client(), 0, n, 100_000)
 	web.set(func() { web.away = false })
-	within(t, 30*time.Second, func() bool { return web.tally.count() == n-1 }, "all but one arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == n-1 }, "all but one arrive")
 	relay.stop()
 	if web.largest != 500 {
 		t.Errorf("the largest batch has %d messages, want 500", web.largest)
@@ -103,7 +103,7 @@ func TestPoisonMessage(t *testing.T) {
 		t.Errorf("dead replay: %s", said)
 	}
 	relay.start()
-	within(t, 10*time.Second, func() bool { return web.tally.count() == n }, "the dead letter arrives")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == n }, "the dead letter arrives")
 	relay.stop()
 	web.tally.check(t, "after the replay", n, 0)
 	if left := relay.command("dead", "cat", "web"); left != "" {

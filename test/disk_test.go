@@ -40,21 +40,21 @@ func TestFileSystemFull(t *testing.T) {
 	relay := newRelay(t, writeConfig(t, t.TempDir(), oneRoute, mkdir(t, dir+"/state"), edge.URL(),
 		`spill_after = "0s"`+"\n"+`memory = "32MiB"`+"\n"+`disk = "64MiB"`+"\n"+`min_free = 0`, "", web.url()))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 	pub := edge.Client()
 	web.down()
 	publishAt(t, pub, 0, 2000, 5000)
-	within(t, 10*time.Second, func() bool { return relay.log.contains("spilling to disk") }, "the relay spills")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("spilling to disk") }, "the relay spills")
 	fill(t, ballast)
 	publishAt(t, pub, 2000, 4000, 5000)
-	within(t, 10*time.Second, func() bool { return relay.log.contains("going on from memory") }, "the relay says so")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("going on from memory") }, "the relay says so")
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
 	publishAt(t, pub, 6000, 2000, 5000)
-	within(t, 20*time.Second, func() bool { return relay.log.contains("disk works again") }, "the relay returns to the disk")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("disk works again") }, "the relay returns to the disk")
 	web.up()
-	within(t, 30*time.Second, func() bool { return web.tally.count() == 8000 }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 8000 }, "all arrive")
 	relay.stop()
 	web.tally.check(t, "http", 8000, 16)
 }
@@ -83,18 +83,18 @@ func TestSpoolFolderVanishes(t *testing.T) {
 	dir := t.TempDir()
 	relay := newRelay(t, writeConfig(t, dir, oneRoute, mkdir(t, dir+"/state"), edge.URL(), `spill_after = "0s"`, "", web.url()))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 	pub := edge.Client()
 	web.down()
 	publishAt(t, pub, 0, 2000, 5000)
-	within(t, 10*time.Second, func() bool { return relay.log.contains("spilling to disk") }, "the relay spills")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("spilling to disk") }, "the relay spills")
 	if err := os.RemoveAll(dir + "/state/spool"); err != nil {
 		t.Fatal(err)
 	}
 	publishAt(t, pub, 2000, 2000, 5000)
 	web.up()
 	// All of it is in memory still, so nothing is lost at all.
-	within(t, 30*time.Second, func() bool { return web.tally.count() == 4000 }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 4000 }, "all arrive")
 	relay.stop()
 	web.tally.check(t, "http", 4000, 16)
 }

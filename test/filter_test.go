@@ -43,7 +43,7 @@ func TestFilterAndTransform(t *testing.T) {
 	dir := t.TempDir()
 	relay := newRelay(t, writeConfig(t, dir, filteredRoute, mkdir(t, dir+"/state"), edge.URL(), cloud.URL()))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("orders.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("orders.1") == 1 }, "the relay subscribes")
 
 	var mu sync.Mutex
 	var got []string
@@ -79,7 +79,7 @@ func TestFilterAndTransform(t *testing.T) {
 		t.Fatal(err)
 	}
 	arrived := func() int { mu.Lock(); defer mu.Unlock(); return len(got) }
-	within(t, 20*time.Second, func() bool { return arrived() >= len(want) }, "%d arrive", len(want))
+	within(t, 60*time.Second, func() bool { return arrived() >= len(want) }, "%d arrive", len(want))
 	relay.stop()
 	mu.Lock()
 	defer mu.Unlock()

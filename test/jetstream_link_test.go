@@ -43,7 +43,7 @@ func newLink(t *testing.T, n int, settings, buffer, sink string) *link {
 func makeStream(t *testing.T, nc *nats.Conn, name, settings string) {
 	t.Helper()
 	request := fmt.Sprintf(`{"name": %q, "subjects": ["test.>"] %s}`, name, settings)
-	within(t, 20*time.Second, func() bool {
+	within(t, 60*time.Second, func() bool {
 		m, err := nc.Request("$JS.API.STREAM.CREATE."+name, []byte(request), 2*time.Second)
 		var answer struct{ Error any }
 		return err == nil && json.Unmarshal(m.Data, &answer) == nil && answer.Error == nil
@@ -158,7 +158,7 @@ func (l *link) awaitAcked() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	within(l.t, 30*time.Second, func() bool {
+	within(l.t, 60*time.Second, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		c, err := js.Consumer(ctx, "SOURCE", "natsrelay-link")

@@ -104,7 +104,7 @@ func TestJetStreamSinkOnACluster(t *testing.T) {
 
 func killLeader(t *testing.T, c *natstest.Cluster) (leader *natstest.Process) {
 	t.Helper()
-	within(t, 20*time.Second, func() bool { leader = c.Leader("TARGET"); return leader != nil }, "TARGET has a leader")
+	within(t, 60*time.Second, func() bool { leader = c.Leader("TARGET"); return leader != nil }, "TARGET has a leader")
 	leader.Kill()
 	return leader
 }
@@ -119,7 +119,7 @@ func TestJetStreamSinkThroughTroubles(t *testing.T) {
 			pub, to := edge.Client(), cloud.Client()
 			relay := newStreamSink(t, edge.URL(), []string{cloud.URL()}, fromCore, "ordering = \"strict\"\n[route.link.buffer]\n"+buffer, "")
 			relay.start()
-			within(t, 20*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+			within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 			publish := func(from, n int) { t.Helper(); publishAt(t, pub, from-1, n, 20_000) }
 			arrived := func(n int) {
 				t.Helper()
@@ -133,11 +133,11 @@ func TestJetStreamSinkThroughTroubles(t *testing.T) {
 			}
 
 			publish(1, 500)
-			within(t, 20*time.Second, func() bool { return relay.log.contains("it does not exist; create it") }, "the relay says that the stream is missing")
+			within(t, 60*time.Second, func() bool { return relay.log.contains("it does not exist; create it") }, "the relay says that the stream is missing")
 			makeStream(t, to, "TARGET", `, "discard": "new", "max_msgs": 1000, "allow_batched": true`)
 			arrived(500)
 			publish(501, 1000) // 500 of them are too many
-			within(t, 20*time.Second, func() bool { return relay.log.contains("maximum messages exceeded") }, "the relay says that the stream is full")
+			within(t, 60*time.Second, func() bool { return relay.log.contains("maximum messages exceeded") }, "the relay says that the stream is full")
 			first := streamContent(t, to, "TARGET")
 			api("PURGE", "")
 			arrived(1500)
@@ -150,7 +150,7 @@ func TestJetStreamSinkThroughTroubles(t *testing.T) {
 
 			api("DELETE", "")
 			publish(1801, 100)
-			within(t, 20*time.Second, func() bool { return strings.Count(relay.log.tail(1_000_000), "it does not exist; create it") > 1 }, "the relay says that the stream is gone")
+			within(t, 60*time.Second, func() bool { return strings.Count(relay.log.tail(1_000_000), "it does not exist; create it") > 1 }, "the relay says that the stream is gone")
 			makeStream(t, to, "TARGET", "")
 			within(t, 60*time.Second, func() bool { last, _ := lastSequence(to, "TARGET"); return last >= 100 }, "100 messages arrive in the new stream")
 			relay.stop()
@@ -169,9 +169,9 @@ func TestJetStreamSinkCreatesTheStream(t *testing.T) {
 	pub, to := edge.Client(), cloud.Client()
 	relay := newStreamSink(t, edge.URL(), []string{cloud.URL()}, fromCore, "", "dedupe = false\n"+`create_stream = { subjects = ["test.>"], storage = "memory" }`)
 	relay.start()
-	within(t, 20*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 	publishAt(t, pub, 0, 10, 1000)
-	within(t, 20*time.Second, func() bool { last, _ := lastSequence(to, "TARGET"); return last == 10 }, "10 messages arrive")
+	within(t, 60*time.Second, func() bool { last, _ := lastSequence(to, "TARGET"); return last == 10 }, "10 messages arrive")
 	relay.stop()
 	m, err := to.Request("$JS.API.STREAM.MSG.GET.TARGET", []byte(`{"seq": 3}`), 10*time.Second)
 	if err != nil {

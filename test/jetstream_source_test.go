@@ -42,7 +42,7 @@ func newJSStream(t *testing.T, nc *nats.Conn, replicas int) *jsStream {
 
 func (s *jsStream) create(replicas int) {
 	s.t.Helper()
-	within(s.t, 20*time.Second, func() bool {
+	within(s.t, 60*time.Second, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_, err := s.js.CreateStream(ctx, jetstream.StreamConfig{Name: "TEST", Subjects: []string{"test.>"}, Replicas: replicas})
@@ -56,7 +56,7 @@ func (s *jsStream) publish(n int) {
 	for range n {
 		s.n++
 		m := &nats.Msg{Subject: subjectOf(s.n), Data: []byte(strconv.Itoa(s.n)), Header: nats.Header{"Nats-Msg-Id": {"n" + strconv.Itoa(s.n)}}}
-		within(s.t, 30*time.Second, func() bool {
+		within(s.t, 60*time.Second, func() bool {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			defer cancel()
 			_, err := s.js.PublishMsg(ctx, m)
@@ -79,7 +79,7 @@ func (s *jsStream) consumer(durable string) *jetstream.ConsumerInfo {
 // awaitAcked waits until a consumer has delivered everything, and all of it is acknowledged.
 func (s *jsStream) awaitAcked(durable string) {
 	s.t.Helper()
-	within(s.t, 30*time.Second, func() bool {
+	within(s.t, 60*time.Second, func() bool {
 		info := s.consumer(durable)
 		return info != nil && info.NumPending == 0 && info.NumAckPending == 0
 	}, "consumer %s has all acknowledged", durable)
@@ -214,7 +214,7 @@ func TestJetStreamSourceOutage(t *testing.T) {
 	relay := newRelay(t, jsConfig(t, []string{edge.URL()}, fmt.Sprintf("ack_wait = %q", ackWait), "", `ordering = "strict"`, web.url()))
 	relay.start()
 	stream.publish(500)
-	within(t, 20*time.Second, func() bool { return web.tally.count() == 500 }, "the first arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 500 }, "the first arrive")
 	web.down()
 	for end := time.Now().Add(*jsOutage); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		stream.publish(50)
@@ -291,7 +291,7 @@ func TestJetStreamSourceConsumerAndStreamVanish(t *testing.T) {
 	}
 	arrive := func(n int) {
 		t.Helper()
-		within(t, 30*time.Second, func() bool { return web.tally.count() == n }, "%d arrive", n)
+		within(t, 60*time.Second, func() bool { return web.tally.count() == n }, "%d arrive", n)
 	}
 	relay.start()
 	stream.publish(200)
@@ -306,11 +306,11 @@ func TestJetStreamSourceConsumerAndStreamVanish(t *testing.T) {
 	relay.start()
 	arrive(600)
 	stream.delete("the stream", func(ctx context.Context) error { return stream.js.DeleteStream(ctx, "TEST") })
-	within(t, 30*time.Second, func() bool { return relay.log.contains("stream not found") }, "the relay says so")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("stream not found") }, "the relay says so")
 	stream.create(1)
 	stream.publish(200)
 	arrive(800)
-	within(t, 10*time.Second, func() bool { return relay.log.contains("the stream was deleted and created anew") }, "the relay says so")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("the stream was deleted and created anew") }, "the relay says so")
 	relay.stop()
 	web.tally.check(t, "http", 800, 0)
 }
@@ -323,12 +323,12 @@ func TestJetStreamSourceShared(t *testing.T) {
 	web := newEndpoint(t, newTally())
 	web.status = func() int { time.Sleep(2 * time.Millisecond); return 0 }
 	start := func() *relayProcess {
-		r := newRelay(t, jsConfig(t, []string{edge.URL()}, "ack_wait = \"2s\"\nmax_ack_pending = 200", "", "", web.url()))
+		r := newRelay(t, jsConfig(t, []string{edge.URL()}, "ack_wait = \"5s\"\nmax_ack_pending = 200", "", "", web.url()))
 		r.start()
 		return r
 	}
 	one, two := start(), start()
-	within(t, 20*time.Second, func() bool { c := stream.consumer("natsrelay-web"); return c != nil && c.NumWaiting >= 2 }, "both pull")
+	within(t, 60*time.Second, func() bool { c := stream.consumer("natsrelay-web"); return c != nil && c.NumWaiting >= 2 }, "both pull")
 	stream.publish(1500)
 	one.kill()
 	stream.publish(500)
@@ -351,9 +351,9 @@ func TestJetStreamSourceStandby(t *testing.T) {
 		relays[name] = newRelay(t, jsConfig(t, []string{edge.URL()}, `standby = "g"`, "", `ordering = "strict"`, web.url()))
 		relays[name].start()
 	}
-	within(t, 20*time.Second, func() bool { c := stream.consumer("natsrelay-web"); return c != nil && c.NumWaiting >= 2 }, "both are there")
+	within(t, 60*time.Second, func() bool { c := stream.consumer("natsrelay-web"); return c != nil && c.NumWaiting >= 2 }, "both are there")
 	stream.publish(300)
-	within(t, 20*time.Second, func() bool { return web.tally.count() > 100 }, "messages flow")
+	within(t, 60*time.Second, func() bool { return web.tally.count() > 100 }, "messages flow")
 	active, passive := relays["one"], relays["two"]
 	if passive.log.contains("is the active one") {
 		active, passive = passive, active
@@ -428,7 +428,7 @@ func TestJetStreamSourceStatusHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	within(t, 30*time.Second, func() bool { return web.tally.count() == stream.n && len(empty) == len(statuses) }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == stream.n && len(empty) == len(statuses) }, "all arrive")
 	stream.awaitAcked("natsrelay-web")
 	relay.stop()
 	web.tally.check(t, "http", stream.n, 0)

@@ -46,13 +46,13 @@ func TestTwoWayRoutesEndLoops(t *testing.T) {
 			dir := t.TempDir()
 			relay := newRelay(t, writeConfig(t, dir, twoWay, mkdir(t, dir+"/state"), edge.URL(), cloud.URL(), tc.filter))
 			relay.start()
-			within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 && cloud.Interest("test.1") == 1 }, "the relay subscribes")
+			within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 && cloud.Interest("test.1") == 1 }, "the relay subscribes")
 
 			atEdge, atCloud := watch(t, edge.Client()), watch(t, cloud.Client())
 			publishAt(t, edge.Client(), 0, n, 10_000)
 			publishAt(t, cloud.Client(), n, n, 10_000)
 			want := 2*n + tc.echoes
-			within(t, 20*time.Second, func() bool { return atEdge.count() >= want && atCloud.count() >= want }, "%d arrive on each side", want)
+			within(t, 60*time.Second, func() bool { return atEdge.count() >= want && atCloud.count() >= want }, "%d arrive on each side", want)
 			relay.stop() // all that is under way is delivered, or dropped
 			atEdge.check(t, "edge", n+1, 2*n, 1, n, tc.echoes/n)
 			atCloud.check(t, "cloud", 1, n, n+1, 2*n, tc.echoes/n)

@@ -63,7 +63,7 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 	relay.start()
 	arrive := func(n int) {
 		t.Helper()
-		within(t, 30*time.Second, func() bool { last, _ := lastSequence(to, "TARGET"); return last >= n }, "%d messages arrive", n)
+		within(t, 60*time.Second, func() bool { last, _ := lastSequence(to, "TARGET"); return last >= n }, "%d messages arrive", n)
 	}
 	arrive(500)
 	relay.kill()

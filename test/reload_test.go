@@ -44,7 +44,7 @@ func TestReloadWrongConfiguration(t *testing.T) {
 	right := fmt.Sprintf(oneRoute, mkdir(t, dir+"/state"), edge.URL(), "", "", web.url())
 	relay := newRelay(t, writeConfig(t, dir, "%s", right))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 
 	wrong := strings.NewReplacer(`"debug"`, `"loud"`, `"edge"`, `"egde"`).Replace(right)
 	relay.rewrite(refused, "%s", wrong)
@@ -66,7 +66,7 @@ func TestReloadWrongConfiguration(t *testing.T) {
 	}
 	// At this level the relay says no more. That it has not restarted the route: it has been connected once.
 	publishAt(t, edge.Client(), 0, 100, 1000)
-	within(t, 20*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
 	lines := relay.log.count()
 	relay.stop()
 	if n := relay.log.count(); n != lines {
@@ -93,20 +93,18 @@ func TestReloadRemovesRoute(t *testing.T) {
 	withRoute := without + oneRoute[strings.Index(oneRoute, "[route.web]"):]
 	relay := newRelay(t, writeConfig(t, dir, withRoute, "", "", web.url()))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 && edge.Interest("other.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 && edge.Interest("other.1") == 1 }, "the relay subscribes")
 	publishAt(t, edge.Client(), 0, n, 10_000)
-	within(t, 20*time.Second, func() bool { return relay.log.contains("spilling to disk") }, "the route spills")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("spilling to disk") }, "the route spills")
 
 	relay.rewrite(`"removed":["web"]`, "%s", without)
-	if edge.Interest("test.1") != 0 {
-		t.Error("the route that was removed still subscribes")
-	}
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 0 }, "the route that was removed subscribes no more")
 	if !relay.log.contains(fmt.Sprintf(`"route":"web","messages":%d,`, n)) {
 		t.Errorf("the relay does not say that there are %d messages on disk", n)
 	}
 	web.up()
 	relay.rewrite(`"added":["web"]`, withRoute, "", "", web.url())
-	within(t, 20*time.Second, func() bool { return web.tally.count() == n }, "the backlog arrives")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == n }, "the backlog arrives")
 	relay.stop()
 	web.tally.check(t, "http", n, 0)
 	if c := relay.log.countOf(`"route":"other"`); c == 0 || relay.log.countOf(`"unchanged":["other"]`) != 2 {
@@ -139,7 +137,7 @@ func TestRouteThatCannotBeOpened(t *testing.T) {
 	}
 	systemd.await(`STATUS=2 routes: 2 flowing`)
 	publishAt(t, edge.Client(), 0, 100, 1000)
-	within(t, 20*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == 100 }, "all arrive")
 	relay.stop()
 }
 
@@ -168,7 +166,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	relay := newRelay(t, writeConfig(t, dir, "%s", config()))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 3 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 3 }, "the relay subscribes")
 
 	const rate = 5000 / 3
 	n := rate * 3 * (*reloads + 1)

@@ -127,7 +127,7 @@ func TestSecretsAppearNowhere(t *testing.T) {
 	r.start()
 	a.isUp()
 	authorized := "Authorization: Bearer " + c["admin_token"]
-	within(t, 20*time.Second, func() bool { return edge.Interest("test.1") == 11 }, "the routes subscribe")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 11 }, "the routes subscribe")
 	pub := edge.Client()
 	publishAt(t, pub, 0, 20, 200)
 	sent := func() bool {
@@ -138,8 +138,8 @@ func TestSecretsAppearNowhere(t *testing.T) {
 		}
 		return e.saw(base64.StdEncoding.EncodeToString([]byte("u:"+c["basic"]))) && e.saw("Webhook-Signature")
 	}
-	within(t, 30*time.Second, sent, "the secrets are used where they belong")
-	within(t, 30*time.Second, func() bool {
+	within(t, 60*time.Second, sent, "the secrets are used where they belong")
+	within(t, 60*time.Second, func() bool {
 		_, text := a.ask("GET", "/metrics", nil, authorized)
 		return strings.Contains(text, `natsrelay_dead_letters_stored{route="bearer"} `) && !strings.Contains(text, `natsrelay_dead_letters_stored{route="bearer"} 0`)
 	}, "there are dead letters, with their errors")

@@ -19,26 +19,26 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	slow := make(chan struct{})
 	web.status = func() int {
 		select {
-		case <-slow: // a receiver that answers at its leisure: the whole backlog would take it far longer than drain_timeout
-		case <-time.After(5 * time.Second):
+		case <-slow: // a receiver that answers at its leisure: one delivery would take it longer than drain_timeout
+		case <-time.After(time.Minute):
 		}
 		return 0
 	}
 	dir := t.TempDir()
 	relay := newRelay(t, writeConfig(t, dir, `drain_timeout = "30s"`+"\n"+oneRoute, mkdir(t, dir+"/state"), edge.URL(), "", "", web.url()))
 	relay.start()
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 1 }, "the relay subscribes")
 	publishAt(t, edge.Client(), 0, n, 100_000)
 	relay.signal(syscall.SIGTERM)
-	within(t, 10*time.Second, func() bool { return relay.log.contains("stopping: sources first") }, "the relay begins to stop")
-	within(t, 10*time.Second, func() bool { return edge.Interest("test.1") == 0 }, "the source stops first")
+	within(t, 60*time.Second, func() bool { return relay.log.contains("stopping: sources first") }, "the relay begins to stop")
+	within(t, 60*time.Second, func() bool { return edge.Interest("test.1") == 0 }, "the source stops first")
 	if relay.ended() {
 		t.Fatal("the first signal did not wait for the deliveries")
 	}
 	began := time.Now()
 	relay.signal(syscall.SIGTERM)
 	relay.wait()
-	if took := time.Since(began); took > 4*time.Second { // less than one delivery, and far less than drain_timeout
+	if took := time.Since(began); took > 15*time.Second { // half of drain_timeout
 		t.Errorf("the second signal took %v", took)
 	}
 	report, err := spool.Inspect(filepath.Join(dir, "state", "spool", "web"))
@@ -50,7 +50,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	}
 	close(slow)
 	relay.start()
-	within(t, 30*time.Second, func() bool { return web.tally.count() == n }, "all arrive after the next start")
+	within(t, 60*time.Second, func() bool { return web.tally.count() == n }, "all arrive after the next start")
 	relay.stop()
 	web.tally.check(t, "http", n, 2*16)
 }

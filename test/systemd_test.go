@@ -71,7 +71,7 @@ func (m *serviceManager) await(pattern string) string {
 	m.t.Helper()
 	line := regexp.MustCompile(`(?m)^` + pattern + `$`)
 	var found string
-	within(m.t, 20*time.Second, func() bool {
+	within(m.t, 60*time.Second, func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		for i, lines := range m.heard {
