@@ -113,7 +113,7 @@ func TestAdminEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	time.AfterFunc(30*time.Second, func() { res.Body.Close() }) // or the test would hang
+	time.AfterFunc(time.Minute, func() { res.Body.Close() }) // or the test would hang
 	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(nil, 1<<20)
 	next := func(event string, v any) {

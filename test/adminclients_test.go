@@ -62,7 +62,7 @@ func TestAdminLargeRequests(t *testing.T) {
 			}
 		}
 	}()
-	if !closedWithin(conn, 20*time.Second) {
+	if !closedWithin(conn, 40*time.Second) {
 		t.Error("a body without an end is read on and on")
 	}
 	if code, _ := s.ask("GET", "/livez", nil); code != http.StatusOK {
@@ -95,17 +95,14 @@ func TestAdminSlowClients(t *testing.T) {
 		})
 	}
 	for range 20 {
-		slow("headers, byte by byte", 15*time.Second, s.dial("GET /livez HTTP/1.1\r\nHost: localhost\r\n"), "X: y\r\n")
-		slow("a body, byte by byte", 30*time.Second, s.dial("POST /api/v1/routes/web/spool/drop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n"), " ")
+		slow("headers, byte by byte", 40*time.Second, s.dial("GET /livez HTTP/1.1\r\nHost: localhost\r\n"), "X: y\r\n")
+		slow("a body, byte by byte", 40*time.Second, s.dial("POST /api/v1/routes/web/spool/drop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n"), " ")
 	}
-	answered := 0
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if code, _ := s.ask("GET", "/readyz", nil); code == http.StatusOK {
-			answered++
+	for range 50 {
+		if code, _ := s.ask("GET", "/readyz", nil); code != http.StatusOK {
+			t.Errorf("readyz meanwhile: %d", code)
 		}
-	}
-	if answered < 10 {
-		t.Errorf("%d requests answered meanwhile", answered)
+		time.Sleep(50 * time.Millisecond)
 	}
 	waiting.Wait()
 }
