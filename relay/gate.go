@@ -180,7 +180,7 @@ func (g *gate) failed(err error) {
 // (AWS Architecture Blog, "Exponential Backoff and Jitter"), and not less than what the endpoint asked for.
 func (g *gate) pause(err error) time.Duration {
 	ceiling := g.max
-	if shift := g.attempts - 1; shift < 32 && g.min<<shift < g.max {
+	if shift := g.attempts - 1; g.min <= g.max>>shift { // the other way round it would overflow
 		ceiling = g.min << shift
 	}
 	pause := rand.N(ceiling + 1)

@@ -200,3 +200,16 @@ func TestDowns(t *testing.T) {
 		t.Errorf("told %v, want %v", told, want)
 	}
 }
+
+// However long the shortest pause is, and however often an endpoint has failed, the pause stays within its bounds.
+func TestGateBackoffOfManyFailures(t *testing.T) {
+	const hi = 24 * time.Hour
+	for _, lo := range []time.Duration{time.Millisecond, 5 * time.Second, time.Hour, hi} {
+		g := newTestGate(1, lo, hi)
+		for g.attempts = 1; g.attempts < 200; g.attempts++ {
+			if p := g.pause(errDown); p < 0 || p > hi {
+				t.Fatalf("pauses from %v, failure %d: %v", lo, g.attempts, p)
+			}
+		}
+	}
+}
