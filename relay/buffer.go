@@ -193,6 +193,7 @@ func (b *buffer) fill(l *lane, limits Limits, offered bool) (full bool) {
 		m := q.at(0)
 		if b.expired(m.Time) && !b.opts.KeepExpired {
 			b.discard(q.pop(), DropMaxAge)
+			b.freed()
 			continue
 		}
 		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 || offered && b.condemned(m) {
@@ -283,11 +284,16 @@ func (b *buffer) keepOnly(l *lane, n int, keep func(int, *Message) bool) []*Mess
 	kept = append(kept, l.batch[n:]...)
 	clear(l.batch[len(kept):])
 	l.batch = kept
+	b.freed()
+	return kept
+}
+
+// freed wakes those who wait for memory: puts, and the keeper, which reads on.
+func (b *buffer) freed() {
 	b.room.Broadcast()
 	if b.gap || b.spilling {
 		b.work.Signal()
 	}
-	return kept
 }
 
 // discard gives a message up that is in no queue and no batch any more.

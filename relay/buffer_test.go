@@ -265,3 +265,55 @@ func (bm *bufferModel) drainLane(l *lane) {
 		synctest.Wait()
 	}
 }
+
+// When all that is ready has become too old, what waits behind it on disk is read, and whoever waits for its room gets it, though no message
+// comes that would set them going.
+func TestBufferGoesOnBehindWhatIsTooOld(t *testing.T) {
+	message := func(size int) *Message {
+		return &Message{Subject: "s", ID: "x", Data: make([]byte, size), Time: time.Now()}
+	}
+	for name, tc := range map[string]struct {
+		disk int64
+		old  int // messages that become too old
+		next int // size of the one behind them
+	}{"on disk": {1 << 30, 3000, 1}, "waiting for room": {0, 700, 900_000}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var disk *spool.Spool
+				if tc.disk > 0 {
+					var err error
+					if disk, err = spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{MaxBytes: tc.disk}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				o := BufferOptions{Memory: 1 << 20, Disk: tc.disk, Persist: PersistOverflow, WhenFull: Block, MaxAge: time.Minute}
+				b := newBuffer(o, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+				b.start()
+				for range tc.old {
+					if err := b.put(message(1000)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+				next := message(tc.next)
+				put := make(chan error, 1)
+				go func() { put <- b.put(next) }()
+				synctest.Wait()
+				taken := make(chan []*Message, 1)
+				go func() { taken <- b.take(b.lanes[0], Limits{Messages: 10, Bytes: 1 << 20}) }()
+				time.Sleep(time.Second)
+				b.stopPuts()
+				b.stopTakes()
+				if batch := <-taken; len(batch) != 1 || len(batch[0].Data) != tc.next {
+					t.Errorf("%d messages taken, want the one behind those that are too old", len(batch))
+				}
+				if err := <-put; err != nil {
+					t.Error(err)
+				}
+				if err := b.close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
