@@ -19,8 +19,9 @@ import (
 // A faultyFS is the real file system until it is told to fail everything that writes.
 type faultyFS struct {
 	spool.FS
-	fault     atomic.Pointer[syscall.Errno]
-	syncFault atomic.Pointer[syscall.Errno] // of fsync alone
+	fault       atomic.Pointer[syscall.Errno]
+	syncFault   atomic.Pointer[syscall.Errno] // of fsync alone
+	removeFault atomic.Pointer[syscall.Errno] // of unlinking alone
 }
 
 func (f *faultyFS) err() error {
@@ -36,6 +37,13 @@ func (f *faultyFS) OpenFile(name string, flag int) (spool.File, error) {
 	}
 	file, err := f.FS.OpenFile(name, flag)
 	return faultyFile{file, f}, err
+}
+
+func (f *faultyFS) Remove(name string) error {
+	if e := f.removeFault.Load(); e != nil {
+		return *e
+	}
+	return f.FS.Remove(name)
 }
 
 type faultyFile struct {
@@ -247,6 +255,90 @@ func dropSegments(t *testing.T, confirmed bool) {
 	if dropped := int(d.snapshot()[DropBufferFull]); delivered+dropped != n || dropped == 0 || d.snapshot()[DropShutdown] != 0 {
 		t.Errorf("%d delivered of %d, dropped: %v", delivered, n, d.snapshot())
 	}
+}
+
+// The disk is full of files that are done with and cannot be unlinked: there is nothing to give up on it, so the buffer goes on from memory until it can.
+func TestBufferWithFilesThatCannotBeUnlinked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &faultyFS{FS: spool.OS()}
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 4 << 20, SegmentBytes: 256 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDrops(zerolog.Nop())
+		o := BufferOptions{Memory: 1 << 20, Disk: 4 << 20, Persist: PersistOverflow, WhenFull: DropOldest}
+		b := newBuffer(o, disk, 1, OrderStrict, &counters{}, d, zerolog.Nop())
+		b.start()
+		put := func(from, to int) {
+			for i := from; i < to; i++ {
+				if err := b.put(&Message{Subject: "s", ID: "x", Data: fmt.Appendf(make([]byte, 1000), "%06d", i), Time: time.Now()}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+		put(0, 10_000)
+		eacces := syscall.EACCES
+		fs.removeFault.Store(&eacces)
+		delivered := drainInOrder(t, b)
+		put(10_000, 15_000) // they fill the file that was being written
+		delivered += drainInOrder(t, b)
+		time.Sleep(2 * diskRest)
+		put(15_000, 20_000)
+		if s := b.depth(); s.disk > 0 || s.diskBytes < 4_000_000 || s.memory < 500 {
+			t.Errorf("%d messages and %d bytes on disk, %d messages in memory: the test tests nothing", s.disk, s.diskBytes, s.memory)
+		}
+		fs.removeFault.Store(nil)
+		time.Sleep(10 * time.Second)
+		put(20_000, 30_000)
+		if n := b.depth().disk; n < 2000 {
+			t.Errorf("%d messages on disk once files can be unlinked, want 2,000 at least", n)
+		}
+		delivered += drainInOrder(t, b)
+		if n := int(d.snapshot()[DropBufferFull]); delivered+n != 30_000 {
+			t.Errorf("%d delivered and %v dropped of 30,000", delivered, d.snapshot())
+		}
+		b.stopPuts()
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Segments are to be replaced because the disk is full, and cannot be: the rest from writing that this begins ends, though the one in which it was asked
+// for has just ended.
+func TestBufferThatCannotReplaceTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &faultyFS{FS: spool.OS()}
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := disk.Append([]spool.Record{{Seq: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 1 << 30, WhenFull: DropOldest}, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+		erofs := syscall.EROFS
+		fs.removeFault.Store(&erofs)
+		check := func(when string, stuck, takes bool) {
+			t.Helper()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.stuck != stuck || b.diskTakes() != takes {
+				t.Errorf("%s: stuck is %t, the disk takes messages: %t", when, b.stuck, b.diskTakes())
+			}
+		}
+		b.mu.Lock()
+		b.replaceOldest()
+		b.mu.Unlock()
+		check("at first", true, false)
+		time.Sleep(2 * diskRest)
+		check("after the rest", false, true)
+		if err := disk.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // A change of sizes or of policy between two starts loses nothing: what an earlier run left on disk is delivered in order,

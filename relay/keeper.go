@@ -274,6 +274,9 @@ func (b *buffer) giveUpSegment(reason string) (n int, err error) {
 	b.disk.Settle(b.settled)
 	b.settled = b.settled[:0]
 	dropped, err := b.disk.DropOldest()
+	if err == nil && dropped.Last == 0 {
+		err = errNoSegment
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -298,6 +301,9 @@ func (b *buffer) giveUpSegment(reason string) (n int, err error) {
 	return n, nil
 }
 
+// errNoSegment: what fills the disk are files that are done with and cannot be unlinked.
+var errNoSegment = errors.New("there is nothing on disk to give up")
+
 // evicted returns how many messages that the disk has given up were never delivered after all.
 func (b *buffer) evicted() int {
 	n := 0
@@ -316,7 +322,9 @@ func (b *buffer) evicted() int {
 func (b *buffer) replaceOldest() {
 	b.pressed = false
 	b.stuck = !b.dropSegment()
-	b.writeRest = b.stuck
+	if b.writeRest = false; b.stuck {
+		b.rest(&b.writeRest) // anew: the rest that it was pressed in may be over
+	}
 	b.room.Broadcast()
 }
 
