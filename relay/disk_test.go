@@ -441,3 +441,40 @@ func TestFailingDiskIsSaidOnce(t *testing.T) {
 		}
 	})
 }
+
+// A message that is larger than what the queues leave of memory goes to disk all the same while the sink is down.
+func TestBufferTakesLargeMessagesInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{MaxBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistOutage, WhenFull: Block}
+		b := newBuffer(o, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+		b.setSink(true)
+		b.start()
+		time.AfterFunc(time.Minute, b.stopPuts)
+		const n = 2000
+		for i := range n {
+			size := 1000
+			if i%100 == 99 {
+				size = 900_000
+			}
+			if err := b.put(&Message{Subject: "s", ID: "x", Data: append(fmt.Appendf(nil, "%06d", i), make([]byte, size)...), Time: time.Now()}); err != nil {
+				t.Errorf("message %d of %d bytes: %v", i, size, err)
+				break
+			}
+			if held := b.depth().memoryBytes; held > 2*o.Memory {
+				t.Errorf("%d bytes in memory, the bound is %d and a message", held, o.Memory)
+			}
+		}
+		b.stopPuts()
+		if got := drainInOrder(t, b); got != n {
+			t.Errorf("%d of %d delivered", got, n)
+		}
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

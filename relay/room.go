@@ -48,12 +48,12 @@ func (b *buffer) admit(m *Message) error {
 	return nil
 }
 
-// fits reports whether size more bytes keep the buffer within its memory.
+// fits reports whether size more bytes keep the buffer within its memory, or exceed it only until the keeper has written them.
 func (b *buffer) fits(size int64) bool {
 	limit := b.opts.Memory
 	switch {
-	case b.held == 0:
-		return true
+	case b.held == 0, b.spilling && b.diskTakes() && b.held == b.ready:
+		return true // nothing waits to be written: the queues, which may be full for as long as the sink is down, keep no message from the disk
 	case !b.spilling && b.opts.Disk > 0:
 		limit -= limit / 4 // kept free for the tail, or nothing could come while the keeper starts to write
 	case b.gap && b.held > b.ready:
