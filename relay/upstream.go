@@ -104,7 +104,7 @@ func (b *buffer) settleOwed(f Fate, of func(record uint64) bool) {
 }
 
 // giveBack returns to upstream, in order, what it keeps, and forgets it: whoever gets it next begins anew. With SettleStored it
-// returns only what is not on disk.
+// returns only what has not been on disk.
 func (b *buffer) giveBack() {
 	type debt struct {
 		record, seq uint64
@@ -112,7 +112,7 @@ func (b *buffer) giveBack() {
 	}
 	var debts []debt
 	for m := range b.inMemory {
-		if m.Receipt != nil && !m.settled && !(b.opts.SettleStored && m.record != 0) {
+		if m.Receipt != nil && !m.settled && !(b.opts.SettleStored && (m.record != 0 || m.evicted)) {
 			debts = append(debts, debt{m.record, m.seq, m.Receipt})
 			m.Receipt = nil
 			b.remove(m)

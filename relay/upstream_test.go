@@ -449,3 +449,22 @@ func TestUpstreamHeldBackDoesNotHoldUpAStop(t *testing.T) {
 		}
 	})
 }
+
+// What is purged while it is being delivered, and never is, is lost and counted, though upstream knows it as stored.
+func TestUpstreamStoredAndPurged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+		<-s.ledger.offer(s.buf.put, 0, 10)
+		time.Sleep(time.Second)
+		s.buf.take(s.buf.lanes[0], Limits{Messages: 4, Bytes: 1 << 20})
+		if n, err := s.buf.purge(t.Context()); n != 6 || err != nil {
+			t.Errorf("%d purged, %v; want all but the four that are being delivered", n, err)
+		}
+		if err := s.close(t); err != nil {
+			t.Fatal(err)
+		}
+		if d := s.drops.snapshot(); s.ledger.count(t, FateStored) != 10 || d[DropPurged] != 6 || d[DropBufferFull] != 4 {
+			t.Errorf("%d stored, dropped: %v", s.ledger.count(t, FateStored), d)
+		}
+	})
+}
