@@ -162,15 +162,20 @@ func (b *buffer) nextWrite() []*Message {
 	var batch []*Message
 	var bytes int64
 	for len(b.tail) > 0 && len(batch) < keeperMessages && bytes < keeperBytes {
-		m := b.tail[0]
-		b.tail[0] = nil
-		b.tail = b.tail[1:]
-		if !m.settled {
+		if m := b.popTail(); !m.settled {
 			batch = append(batch, m)
 			bytes += int64(len(m.Data))
 		}
 	}
 	return batch
+}
+
+// popTail takes the first message off the tail.
+func (b *buffer) popTail() *Message {
+	m := b.tail[0]
+	b.tail[0] = nil // what is given up must not be held by the array
+	b.tail = b.tail[1:]
+	return m
 }
 
 // append writes messages to the spool and returns the first one's record, and how many of them are in it.
@@ -249,8 +254,7 @@ func (b *buffer) diskWorks() {
 
 // giveUpTail drops the first message of the tail, which the spool will never take.
 func (b *buffer) giveUpTail(err error) {
-	m := b.tail[0]
-	b.tail = b.tail[1:]
+	m := b.popTail()
 	if m.queued || m.settled {
 		return // it can still be delivered from memory
 	}

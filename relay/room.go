@@ -74,9 +74,7 @@ func (b *buffer) dropOldest() bool {
 		if len(b.tail) == 0 {
 			return false
 		}
-		m := b.tail[0]
-		b.tail = b.tail[1:]
-		b.discard(m, DropBufferFull)
+		b.discard(b.popTail(), DropBufferFull)
 		return true
 	}
 	var oldest *queue
