@@ -22,6 +22,7 @@ type faultyFS struct {
 	fault       atomic.Pointer[syscall.Errno]
 	syncFault   atomic.Pointer[syscall.Errno] // of fsync alone
 	removeFault atomic.Pointer[syscall.Errno] // of unlinking alone
+	slow        atomic.Pointer[chan struct{}] // while it is open, fsync lasts; nil: it does not
 }
 
 func (f *faultyFS) err() error {
@@ -59,6 +60,9 @@ func (f faultyFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f faultyFile) Sync() error {
+	if slow := f.fs.slow.Load(); slow != nil {
+		<-*slow
+	}
 	if e := f.fs.syncFault.Load(); e != nil {
 		return *e
 	}
@@ -475,6 +479,36 @@ func TestBufferTakesLargeMessagesInAnOutage(t *testing.T) {
 		b.stopTakes()
 		if err := b.close(); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// Whoever asks how a route stands does not wait for its disk, not even while the last fsync lasts.
+func TestDepthDoesNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &faultyFS{FS: spool.OS()}
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 1 << 30}, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+		b.start()
+		if err := b.put(&Message{Subject: "s", ID: "x", Data: []byte("x"), Time: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		slow := make(chan struct{})
+		fs.slow.Store(&slow)
+		b.stopPuts()
+		b.stopTakes()
+		closed := make(chan error)
+		go func() { closed <- b.close() }()
+		synctest.Wait()
+		if n := b.depth().disk; n != 1 {
+			t.Errorf("%d messages on disk while the last fsync lasts, want 1", n)
+		}
+		close(slow)
+		if err := <-closed; err != nil {
+			t.Error(err)
 		}
 	})
 }

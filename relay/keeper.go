@@ -414,19 +414,21 @@ func (b *buffer) close() error {
 	<-b.syncerDone
 
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.outageIn != nil {
 		b.outageIn.Stop()
 	}
-	return b.store()
+	err := b.store()
+	b.ended = true
+	b.room.Broadcast()
+	b.mu.Unlock()
+	if b.disk != nil {
+		err = errors.Join(err, b.disk.Close())
+	}
+	return err
 }
 
 // store is the last write. The keeper has ended.
 func (b *buffer) store() error {
-	defer func() {
-		b.ended = true
-		b.room.Broadcast()
-	}()
 	if b.disk == nil || !b.opts.SettleStored {
 		b.giveBack()
 	}
@@ -440,11 +442,14 @@ func (b *buffer) store() error {
 	}
 	for b.writeSome() {
 	}
-	b.disk.Settle(b.settled)
+	settled := b.settled
+	b.mu.Unlock() // whoever asks how the route stands does not wait for the disk
+	b.disk.Settle(settled)
 	err := b.disk.Sync()
+	b.mu.Lock()
 	b.settleSync(err == nil, math.MaxUint64)
 	b.giveBack() // with SettleStored, what the disk has not taken
 	b.drops.add(DropBufferFull, b.evicted(), nil)
 	b.drops.add(DropShutdown, len(b.unwritten()), b.diskDown)
-	return errors.Join(err, b.disk.Close())
+	return err
 }
