@@ -221,6 +221,7 @@ func Remove(dir string) error {
 		}
 	}
 	errs = append(errs, os.RemoveAll(filepath.Join(dir, asideName)))
+	errs = append(errs, osFS{}.SyncDir(dir)) // a loss of power must not bring some of them back
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
