@@ -43,11 +43,10 @@ type JetStream struct {
 	acks   *acker
 
 	// Owned by Run's goroutine, and by Close after it.
-	mark        *mark
-	bound       *binding
-	pin         string    // id of this relay in the standby group while it is the active one
-	sharedUntil time.Time // somebody else has pulled from the consumer a short while ago
-	doubtful    bool      // the last pull has brought nothing, not even a heartbeat: looking the consumer up may not be all that it takes
+	mark     *mark
+	bound    *binding
+	pin      string // id of this relay in the standby group while it is the active one
+	doubtful bool   // the last pull has brought nothing, not even a heartbeat: looking the consumer up may not be all that it takes
 
 	trouble trouble
 	pending atomic.Int64 // messages of the consumer that nobody has been given yet; -1: unknown
@@ -63,13 +62,14 @@ type times struct {
 	retryMin  time.Duration // between rounds that fail
 	retryMax  time.Duration
 	pinned    time.Duration // after which a silent relay loses its place to another one of its standby group
-	shared    time.Duration // for which a consumer is taken to be shared
+	shared    time.Duration // for which a consumer may be shared with somebody who is not to be seen
+	joining   time.Duration // in which somebody who works with a consumer is to be seen
 }
 
 func defaultTimes() times {
 	return times{
 		request: 5 * time.Second, expires: 30 * time.Second, heartbeat: 5 * time.Second, look: 5 * time.Second,
-		retryMin: 100 * time.Millisecond, retryMax: 5 * time.Second, pinned: 12 * time.Second, shared: time.Minute,
+		retryMin: 100 * time.Millisecond, retryMax: 5 * time.Second, pinned: 12 * time.Second, shared: time.Hour, joining: 3 * time.Second,
 	}
 }
 

@@ -19,6 +19,7 @@ type binding struct {
 	nc     *nats.Conn
 	stream jetstream.Stream
 	info   *jetstream.ConsumerInfo
+	joined bool // this relay comes to the consumer for the first time
 }
 
 // ackWait returns when the consumer first delivers a message again that is not acknowledged.
@@ -291,6 +292,7 @@ func (s *JetStream) adopt(b *binding) {
 	if s.bound != nil && !was.IsZero() && !was.Equal(b.info.Created) {
 		s.ledger.newConsumer()
 	}
+	b.joined = !was.Equal(b.info.Created)
 	s.mark.now.Consumer = b.info.Created
 	s.bound = b
 	s.note(b.info)

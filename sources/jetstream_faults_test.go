@@ -316,6 +316,50 @@ func TestJetStreamTwoShareADurable(t *testing.T) {
 	}
 }
 
+// A relay that joins another one, or comes back to it, leaves to it what it holds, though that asks for nothing because its sink is slow, or away.
+func TestJetStreamSharedWithOneThatIsBusy(t *testing.T) {
+	t.Parallel()
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.MaxAckPending, cfg.AckWait = 50, 10*time.Second
+	busy := prepareJS(t, cfg, t.TempDir(), srv.URL())
+	busy.hold = true
+	busy.run()
+	stream.publish(100)
+	busy.await(1, 50)
+	natstest.Eventually(t, "it asks for nothing", func() bool { return stream.waiting() == 0 })
+	dir := t.TempDir()
+	joining := prepareJS(t, cfg, dir, srv.URL())
+	joining.src.times.joining = 20 * time.Second
+	joining.run()
+	natstest.Eventually(t, "it looks for others", func() bool { return joining.log.Count("waiting for a sign") > 0 })
+	busy.settleFirst(1)
+	natstest.Eventually(t, "it sees that it is not alone", func() bool { return joining.log.Count("somebody else pulls from the consumer, too") == 1 })
+	busy.settleFirst(9)
+	natstest.Eventually(t, "there is room, and it is shared", func() bool { return busy.count()+joining.count() >= 60 })
+	joining.stop()
+	back := prepareJS(t, cfg, dir, srv.URL()).run()
+	natstest.Eventually(t, "it looks for others", func() bool { return back.log.Count("waiting for a sign") > 0 })
+	busy.set(func() { busy.hold = false })
+	busy.settle(relay.FateDone)
+	stream.awaitAcked()
+	if n := busy.count() + joining.count() + back.count(); n != 100 {
+		t.Errorf("%d messages arrived, want each of 100 once", n)
+	}
+}
+
+// settleFirst settles the first of what is not yet.
+func (h *jsHarness) settleFirst(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range h.msgs {
+		if m.Receipt != nil && n > 0 {
+			h.settleOne(m, relay.FateDone)
+			n--
+		}
+	}
+}
+
 func (s *streamer) waiting() int {
 	c, err := s.js.Consumer(s.ctx(), "S", "d")
 	if err != nil {

@@ -105,7 +105,7 @@ func (s *JetStream) setPin(pin string) {
 }
 
 // alone reports whether nobody else pulls from the consumer. Requests of an earlier round may linger for a moment.
-func (s *JetStream) alone(ctx context.Context, b *binding) (bool, error) {
+func (s *JetStream) alone(ctx context.Context, b *binding) (alone bool, err error) {
 	if s.cfg.Standby != "" {
 		return true, nil
 	}
@@ -117,20 +117,52 @@ func (s *JetStream) alone(ctx context.Context, b *binding) (bool, error) {
 		}
 		b.info = info
 	}
-	if b.info.NumWaiting > 0 {
+	switch {
+	case b.info.NumWaiting > 0:
 		s.share()
+		return s.cfg.AckPolicy == "all", nil
+	case s.cfg.AckPolicy == "all" || b.info.NumAckPending == 0:
+		return true, nil
+	case time.Since(s.mark.now.Shared) <= s.times.shared:
+		if s.ordered { // what nobody holds any more comes first when its ack_wait is over
+			_, err = s.lookForOthers(ctx, b, b.ackWait()+time.Second)
+		}
+		return false, err
+	case b.joined:
+		seen, err := s.lookForOthers(ctx, b, s.times.joining)
+		return !seen, err
 	}
-	return s.cfg.AckPolicy == "all" || !time.Now().Before(s.sharedUntil), nil
+	return true, nil
+}
+
+// lookForOthers waits until there is a sign of somebody else who works with the consumer. One who waits for his sink asks for nothing, but holds messages.
+func (s *JetStream) lookForOthers(ctx context.Context, b *binding, most time.Duration) (seen bool, err error) {
+	s.log.Info().Dur("most", most).Int("pending", b.info.NumAckPending).Msg("somebody else may hold messages of the consumer: waiting for a sign of it")
+	before := b.info
+	for end := time.Now().Add(most); time.Now().Before(end) && b.info.NumAckPending > 0; {
+		sleep(ctx, 100*time.Millisecond)
+		if b.info, err = s.lookSoon(ctx, b); err != nil {
+			return false, apiError("look up consumer "+s.cfg.Durable, err)
+		}
+		acknowledged := b.joined && b.info.NumAckPending < before.NumAckPending // who has just come holds nothing of it
+		if b.info.NumWaiting > 0 || b.info.Delivered.Consumer != before.Delivered.Consumer || acknowledged {
+			s.share()
+			return true, nil
+		}
+	}
+	return false, ctx.Err()
 }
 
 // share notes that somebody else pulls from the consumer.
 func (s *JetStream) share() {
-	now := time.Now()
-	if now.After(s.sharedUntil) {
+	if time.Since(s.mark.now.Shared) > s.times.shared {
 		s.log.Info().Msg("somebody else pulls from the consumer, too: its messages are shared, and order is not kept between the two")
 	}
-	s.sharedUntil = now.Add(s.times.shared)
+	s.mark.now.Shared = now()
 }
+
+// now is the time as a position has it.
+func now() time.Time { return time.Now().UTC().Round(0) }
 
 func (s *JetStream) lookSoon(ctx context.Context, b *binding) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.times.request)

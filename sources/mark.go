@@ -19,6 +19,8 @@ type position struct {
 	Created  time.Time `json:"created"`  // the stream: of another one of the same name, the sequences mean nothing
 	Consumer time.Time `json:"consumer"` // when that was created
 	Next     uint64    `json:"next"`     // all of the consumer's messages before it are acknowledged; 0: nothing is known
+
+	Shared time.Time `json:"shared,omitzero"` // when somebody else last pulled from the consumer, as far as it was seen
 }
 
 // A mark keeps a position in a file: one line of JSON, and one with its CRC32C in hexadecimal.
