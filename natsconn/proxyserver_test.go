@@ -9,8 +9,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
+
+	"github.com/natsrelay/natsrelay/internal/natstest"
 )
 
 // A proxyServer is a SOCKS5 and an HTTP CONNECT proxy in one: the first byte tells which. It knows names that nobody
@@ -30,7 +33,7 @@ type proxyServer struct {
 }
 
 func startProxy(t *testing.T, names map[string]string) *proxyServer {
-	p := &proxyServer{t: t, names: names, addr: "127.0.0.1:0"}
+	p := &proxyServer{t: t, names: names, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t))}
 	p.up()
 	t.Cleanup(func() { p.down(); p.wg.Wait() })
 	return p

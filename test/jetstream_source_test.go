@@ -275,6 +275,9 @@ func TestJetStreamSourceKills(t *testing.T) {
 			// A server that is killed forgets the acknowledgements that it has not written down, of a round at most: the relay knows better, unless it
 			// is killed, too.
 			web.tally.check(t, ack, stream.n, kills*twice+forgotten)
+			if relay.log.contains("has lost its end") {
+				t.Error("a stream that has all of its messages is taken for one that has lost some")
+			}
 		})
 	}
 }

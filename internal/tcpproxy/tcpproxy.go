@@ -4,8 +4,11 @@ package tcpproxy
 
 import (
 	"net"
+	"strconv"
 	"sync"
 	"testing"
+
+	"github.com/natsrelay/natsrelay/internal/natstest"
 )
 
 // A Proxy forwards connections to one target. All methods may be called from any goroutine.
@@ -24,7 +27,7 @@ func Start(t testing.TB, target string) *Proxy {
 	t.Helper()
 	flow := make(chan struct{})
 	close(flow)
-	p := &Proxy{target: target, addr: "127.0.0.1:0", conns: make(map[net.Conn]struct{}), flow: flow}
+	p := &Proxy{target: target, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), conns: make(map[net.Conn]struct{}), flow: flow}
 	if err := p.Accept(); err != nil {
 		t.Fatal(err)
 	}
