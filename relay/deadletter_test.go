@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,6 +173,27 @@ func TestDeadLetterOverARestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A stop does not cut off what is under way to a sink that works, because the store of the dead letters is away: it would come twice.
+func TestDeadLetterStoreAwayOnAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := deadOptions(t, &deadBox{fail: errDown})
+		o.Delivery.Ordering, o.Buffer.Disk = OrderNone, 1<<30
+		sink := &scriptSink{limits: Limits{Messages: 1, Bytes: 1, Lanes: 2}, latency: time.Second, answer: refusing("000000")}
+		var offered atomic.Int64
+		_, accept, stop := start(t, o, &hookSink{sink, func(*Message) { offered.Add(1) }})
+		publish(t, accept, 10, 1)
+		time.Sleep(3500 * time.Millisecond)
+		began := time.Now()
+		stop()
+		if n := int(offered.Load()); n != 5 || len(sink.arrived) != n-1 {
+			t.Errorf("%d messages were offered, %d arrived; want all but the refused one", n, len(sink.arrived))
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+	})
 }
 
 // A message has as many attempts as the limit says, and those at a blocked endpoint do not count.

@@ -196,7 +196,7 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time
 	r.buffer.stopTakes()
 	r.gate.stop()
 	r.dead.gate.stop()
-	if r.health() == healthy {
+	if r.gate.current() == healthy {
 		waitFor(limit, lanes)
 	}
 	cutDeliveries()
