@@ -128,3 +128,29 @@ func TestIntakeEnds(t *testing.T) {
 		end(t, r)
 	})
 }
+
+// A source whose route cannot be opened ends in order with the relay, too: what it has is refused, and counted.
+func TestIntakeEndsWithTheRelay(t *testing.T) {
+	for name, applying := range map[string]bool{"alone": false, "while a change is under way": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, source := newPlannedRoute(t, "orders"), &floodSource{}
+				r := Start(t.Context(), planned(flooded(p, source, 0, "same")), zerolog.Nop())
+				time.Sleep(time.Second)
+				p.failWith(errors.New("permission denied"))
+				r.Apply(planned(flooded(p, source, 1, "same")))
+				time.Sleep(time.Second)
+				var apply sync.WaitGroup
+				if applying {
+					apply.Go(func() { r.Apply(planned(flooded(p, source, 2, "same"))) })
+				}
+				end(t, r)
+				apply.Wait()
+				if source.runs != 1 || source.closed != 1 || len(p.sink.arrived)+source.refused != source.handed {
+					t.Errorf("the source ran %d times and was closed %d times; of %d messages, %d arrived and %d were refused",
+						source.runs, source.closed, source.handed, len(p.sink.arrived), source.refused)
+				}
+			})
+		})
+	}
+}

@@ -95,9 +95,19 @@ func (r *Relay) Wait() error {
 	r.stopped = true // an Apply must not start another one while running.Wait waits
 	r.mu.Unlock()
 	r.running.Wait()
+	r.abandonAll()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
+}
+
+// abandonAll ends what was left to routes that could not be opened. All routes have ended.
+func (r *Relay) abandonAll() {
+	r.applying.Lock() // an Apply may be passing one on
+	defer r.applying.Unlock()
+	for _, u := range r.snapshot() {
+		u.abandon()
+	}
 }
 
 // Changes are the names of a plan's routes, by what Apply had to do about them.

@@ -127,7 +127,9 @@ func (u *runner) leave(successor RoutePlan) *Intake {
 	if intake := u.intake(); intake != nil {
 		return intake
 	}
-	return u.left // it was never opened
+	left := u.left // it was never opened
+	u.left = nil
+	return left
 }
 
 // abandon ends an intake that no route has taken over.
