@@ -83,6 +83,7 @@ type buffer struct {
 	purging    *purge    // somebody wants the disk emptied; nil: nobody
 	closed     bool      // the keeper ends
 	ended      bool      // all is on disk that will ever be
+	endErr     error     // why that may not be all
 	keeperDone chan struct{}
 }
 

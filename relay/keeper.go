@@ -418,7 +418,7 @@ func (b *buffer) close() error {
 		b.outageIn.Stop()
 	}
 	err := b.store()
-	b.ended = true
+	b.ended, b.endErr = true, err
 	b.room.Broadcast()
 	b.mu.Unlock()
 	if b.disk != nil {

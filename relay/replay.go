@@ -106,8 +106,11 @@ func (b *buffer) waitSafe(ctx context.Context, batch []*Stored) error {
 		}
 		written = written || !m.settled
 	}
-	if !written || b.ended { // at its end the buffer has synced it all
+	switch {
+	case !written:
 		return nil
+	case b.ended:
+		return b.endErr // it has synced it all, or tried to
 	}
 	b.mu.Unlock()
 	defer b.mu.Lock()

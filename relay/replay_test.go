@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,4 +243,41 @@ func TestReplayIsFsynced(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What is put back while the route ends counts as safe only if the last fsync has worked.
+func TestReplayAtTheEndOfADiskThatFails(t *testing.T) {
+	for name, broken := range map[string]bool{"the disk works": false, "the disk fails": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fs := &faultyFS{FS: spool.OS()}
+				disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30, Sync: spool.SyncNever})
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := newBuffer(BufferOptions{Memory: 1 << 20, Disk: 1 << 30}, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+				b.start()
+				batch := toPutBack(10, 10)
+				if n, err := b.replay(t.Context(), batch); n != 10 || err != nil {
+					t.Fatalf("%d taken, %v", n, err)
+				}
+				if err := b.put(&Message{Subject: "s", ID: "x", Data: []byte("x"), Time: time.Now()}); err != nil {
+					t.Fatal(err)
+				}
+				if eio := syscall.EIO; broken {
+					fs.syncFault.Store(&eio)
+				}
+				b.stopPuts()
+				b.stopTakes()
+				if err := b.close(); (err != nil) != broken {
+					t.Errorf("close: %v", err)
+				}
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				if err := b.waitSafe(t.Context(), batch); (err != nil) != broken {
+					t.Errorf("who waits for it then is told: %v", err)
+				}
+			})
+		})
+	}
 }
