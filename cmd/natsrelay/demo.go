@@ -30,7 +30,8 @@ SIGKILL and started again while they are gone. The exit status is 0 if nothing w
 				return fmt.Errorf("find this program, to run the relay: %w", err)
 			}
 			o.Exe, o.Out = exe, cmd.OutOrStdout()
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			// HUP too: the relay, its child, reloads at that, and would stay behind when the terminal is closed.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			return demo.Run(ctx, o)
 		},

@@ -17,6 +17,9 @@ type signals struct {
 func catchSignals() *signals {
 	s := &signals{caught: make(chan os.Signal, 4)}
 	signal.Notify(s.caught, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// Go ends a process that writes to a stderr that nobody reads any more, even where systemd has had the signal ignored. A journald
+	// that crashes must cost the log, not what the relay has in memory.
+	signal.Ignore(syscall.SIGPIPE)
 	return s
 }
 
@@ -37,6 +40,7 @@ func (s *signals) act(first, second, reload func()) {
 
 // release gives the signals back.
 func (s *signals) release() {
+	signal.Reset(syscall.SIGPIPE)
 	signal.Stop(s.caught)
 	close(s.caught)
 	s.acting.Wait()
