@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -16,19 +14,25 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// checkPatience is how long one end of a route may take to be looked at.
+// checkPatience is how long one end of a route may take to be looked at, once it is connected.
 const checkPatience = 5 * time.Second
+
+// connectPatience is how long a connection may take: a member of the cluster that does not answer must not fail the check while another one does.
+func connectPatience(n *config.NATS) time.Duration {
+	return checkPatience + time.Duration(len(n.URLs)-1)*n.ConnectTimeout
+}
 
 // An onlineCheck looks at the ends of routes, and prints what it finds, a line each.
 type onlineCheck struct {
 	cfg    *config.Config
 	out    io.Writer
 	failed int
+	down   map[string]string // the connections that could not be made, and why: no end of a route waits for one again
 }
 
 // checkOnline looks at both ends of every route that is enabled, and fails if one of them would not work.
 func checkOnline(ctx context.Context, cfg *config.Config, out io.Writer) error {
-	c := &onlineCheck{cfg: cfg, out: out}
+	c := &onlineCheck{cfg: cfg, out: out, down: map[string]string{}}
 	for _, r := range cfg.Routes {
 		if r.Enabled {
 			c.route(ctx, r)
@@ -100,21 +104,28 @@ func (c *onlineCheck) end(r *config.Route, name string) *endCheck {
 
 // nats connects, has look look at the server, and returns its max_payload, 0 if there is no connection.
 func (e *endCheck) nats(ctx context.Context, name string, look func(context.Context, *natsServer) error) int64 {
-	ctx, cancel := context.WithTimeout(ctx, checkPatience)
-	defer cancel()
+	if down, ok := e.check.down[name]; ok {
+		e.fail("%s", down)
+		return 0
+	}
 	connecting, looking := new(lastWords), new(lastWords)
 	conn, err := natsconn.Open(e.check.cfg.NATS[name], natsconn.Options{Instance: e.check.cfg.Instance, Role: "check", Log: zerolog.New(connecting)})
 	if err != nil {
 		e.fail("nats %q: %v", name, err)
 		return 0
 	}
-	defer conn.Close(ctx) // cut at the latest when ctx ends
-	nc, _, err := conn.Attach(ctx)
+	patient, cancel := context.WithTimeout(ctx, connectPatience(e.check.cfg.NATS[name]))
+	defer cancel()
+	defer conn.Close(patient) // cut at the latest when that ends
+	nc, _, err := conn.Attach(patient)
 	if err != nil {
-		e.fail("nats %q: not connected: %s", name, connecting.err(err))
+		e.check.down[name] = fmt.Sprintf("nats %q: not connected: %s", name, connecting.err(err))
+		e.fail("%s", e.check.down[name])
 		return 0
 	}
 	e.say("nats %q: connected to %s, nats-server %s, max_payload %d", name, nc.ConnectedUrlRedacted(), nc.ConnectedServerVersion(), nc.MaxPayload())
+	ctx, cancel = context.WithTimeout(ctx, checkPatience)
+	defer cancel()
 	s := &natsServer{conn: conn, nc: nc, log: zerolog.New(looking)}
 	e.askPermissions(ctx, s)
 	err = look(ctx, s)
@@ -129,27 +140,29 @@ func (e *endCheck) nats(ctx context.Context, name string, look func(context.Cont
 	return nc.MaxPayload()
 }
 
-// http opens a connection to the endpoint, and sends nothing.
+// http connects to the servers that the sink needs, and sends nothing.
 func (e *endCheck) http(ctx context.Context, sink *config.HTTPSink) {
-	u, err := url.Parse(sink.Endpoint)
-	if err != nil || sink.Proxy != "" || u.Hostname() == "" {
-		e.say("%s: not looked at: it is behind a proxy, or its host is not plain to see", sink.Endpoint)
-		return
+	e.httpServer(ctx, sink, sink.URL, sink.Endpoint)
+	if sink.OAuth2 != nil {
+		e.httpServer(ctx, sink, sink.OAuth2.TokenURL, "oauth2.token_url")
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
+}
+
+// httpServer connects to the server of a URL, which is called what in public.
+func (e *endCheck) httpServer(ctx context.Context, sink *config.HTTPSink, to, what string) {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if err != nil {
-		e.fail("%s: %v", sink.Endpoint, err)
-		return
+	direct, err := sinks.ConnectHTTP(ctx, sink, to)
+	switch {
+	case err != nil:
+		e.fail("%s: %v", what, err)
+	case !direct:
+		e.say("%s: not looked at: it is behind a proxy", what)
+	case strings.HasPrefix(to, "https://"):
+		e.say("%s: somebody listens there, with a certificate that is trusted", what)
+	default:
+		e.say("%s: somebody listens there", what)
 	}
-	_ = conn.Close() // nothing was sent
-	e.say("%s: somebody listens there", sink.Endpoint)
 }
 
 func (e *endCheck) fail(format string, args ...any) {

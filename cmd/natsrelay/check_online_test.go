@@ -2,13 +2,19 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +52,7 @@ const onlineTroubles = `
 [route.bad1]
 source = { type = "core", nats = "away", subjects = ["x"] }
 sink   = { type = "http", url = "http://127.0.0.1:%d" }
+dead_letter = { to = "nats", nats = "away", subject = "dead" }
 [route.bad2]
 source = { type = "jetstream", nats = "cloud", stream = "NONE" }
 sink   = { type = "nats", nats = "edge", mode = "jetstream", stream = "ORDERS" }
@@ -107,8 +114,61 @@ func TestCheckOnline(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	expectLines(t, said, `bad1: source: FAILS: nats "away": not connected: dial tcp`, "connection refused", fmt.Sprintf("bad1: sink: FAILS: http://127.0.0.1:%d: dial tcp", nobody),
+		`bad1: dead letters: FAILS: nats "away": not connected: dial tcp`,
 		`bad2: source: FAILS: stream "NONE" does not exist: create it`, `bad2: sink: FAILS: stream "ORDERS": JetStream does not answer; is it enabled`,
-		`bad3: sink: FAILS: stream "ORDERS": it takes nothing of "else.*"; its subjects are ["orders.>"]`, "5 problems that would keep routes from working")
+		`bad3: sink: FAILS: stream "ORDERS": it takes nothing of "else.*"; its subjects are ["orders.>"]`, "6 problems that would keep routes from working")
+}
+
+const httpConfig = `
+[nats.edge]
+urls = [%[1]q]
+[route.good]
+source = { type = "core", nats = "edge", subjects = ["good.>"] }
+sink   = { type = "http", url = "%[2]s/in/{{token(2)}}", tls = { ca = %[3]q } }
+[route.untrusted]
+source = { type = "core", nats = "edge", subjects = ["untrusted.>"] }
+sink   = { type = "http", url = "${env:NATSRELAY_TEST_URL}/secret" }
+[route.tokens]
+source = { type = "core", nats = "edge", subjects = ["tokens.>"] }
+sink   = { type = "http", url = %[2]q, tls = { ca = %[3]q }, oauth2 = { token_url = "http://127.0.0.1:%[4]d/secret", client_id = "id", client_secret = "c" } }
+`
+
+// An endpoint whose certificate the sink would not trust is no good, nor is one whose tokens cannot be had.
+func TestCheckOnlineHTTP(t *testing.T) {
+	ca := natstest.NewCA(t, "authority")
+	pair, err := tls.LoadX509KeyPair(ca.Issue("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var requests atomic.Int64
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	web.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.StartTLS()
+	defer web.Close()
+	t.Setenv("NATSRELAY_TEST_URL", web.URL)
+	nobody := natstest.FreePort(t)
+	status, said := checkOnlineOf(t, httpConfig, natstest.Start(t, "", nil).URL(), web.URL, ca.File(), nobody)
+	if status != exitFailed {
+		t.Errorf("exit status %d", status)
+	}
+	expectLines(t, said, "good: sink: "+web.URL+"/in/{{token(2)}}: somebody listens there, with a certificate that is trusted\n",
+		"untrusted: sink: FAILS: ${env:NATSRELAY_TEST_URL}/secret: tls: failed to verify certificate", fmt.Sprintf("tokens: sink: FAILS: oauth2.token_url: dial tcp 127.0.0.1:%d: ", nobody),
+		"2 problems that would keep routes from working")
+	if n := requests.Load(); n > 0 {
+		t.Errorf("it has sent %d requests", n)
+	}
+}
+
+// Behind the proxy of the environment the endpoint itself may be out of reach, which is no fault.
+func TestCheckOnlineBehindAProxy(t *testing.T) {
+	file := writeConfig(t, natstest.Start(t, "", nil).URL(), "http://ingest.invalid")
+	cmd := exec.Command("natsrelay", "check", "--online", "-c", file) // the environment is read once a process
+	cmd.Env = append(os.Environ(), "HTTP_PROXY=http://127.0.0.1:1", "NO_PROXY=")
+	said, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(said), "orders: sink: http://ingest.invalid: not looked at: it is behind a proxy\n") {
+		t.Errorf("%v: %s", err, said)
+	}
 }
 
 const permissionsConfig = `
