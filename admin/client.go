@@ -198,8 +198,9 @@ func (c *Client) refusal(res *http.Response) error {
 		return &AnswerError{res.StatusCode, f.Error}
 	}
 	said := strings.TrimSpace(string(text))
-	if res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden {
+	switch res.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest:
 		return &AnswerError{res.StatusCode, fmt.Sprintf("the relay at %s refuses: %s", c.addr, cmp.Or(said, res.Status))}
 	}
-	return &NoRelayError{c.addr, fmt.Errorf("%s", cmp.Or(res.Status, said))}
+	return &NoRelayError{c.addr, errors.New(res.Status)}
 }

@@ -31,7 +31,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 }
 
 // hostIsOurs keeps out web pages whose host name has been made to lead here (DNS rebinding): they are the only ones who know of us by a
-// name that is not localhost. Those who show the token know what they do, and a socket cannot be reached by a page.
+// name that is not localhost. Where there is a token, it is that which keeps them out, and a socket cannot be reached by a page.
 func (s *Server) hostIsOurs(r *http.Request) bool {
 	if addr, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr); addr != nil && addr.Network() == "unix" {
 		return true
@@ -41,7 +41,7 @@ func (s *Server) hostIsOurs(r *http.Request) bool {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
-	return host == "localhost" || net.ParseIP(host) != nil || s.opts.Token != "" && s.knows(r)
+	return host == "localhost" || net.ParseIP(host) != nil || s.opts.Token != ""
 }
 
 // protected lets those pass who know the token, if there is one.

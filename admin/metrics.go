@@ -26,10 +26,10 @@ type collector struct {
 // descs are the metrics. docs/admin.md lists them.
 type descs struct {
 	received, delivered, deliveredBytes, attempts, dropped, deadLetters, deadStored, spilled, bufferMessages, bufferBytes, oldestAge,
-	latency, state, sourcePending, corrupt *prometheus.Desc
+	latency, state, ready, sourcePending, corrupt *prometheus.Desc
 
 	connected, reconnects, connectionErrors *prometheus.Desc
-	build                                   *prometheus.Desc
+	reloaded, build                         *prometheus.Desc
 }
 
 func newDescs() descs {
@@ -53,6 +53,7 @@ func newDescs() descs {
 		oldestAge:      route("oldest_age_seconds", "Age of the oldest message that waits; 0 if none does."),
 		latency:        route("delivery_seconds", "Time from receiving a message to its being confirmed."),
 		state:          route("route_state", "1 for the state that the route is in, 0 for all others.", "state"),
+		ready:          route("route_ready", "1 if nothing keeps the route from its work, as /readyz says, else 0."),
 		sourcePending:  route("source_pending", "Messages that wait in the source's stream; 0 for a core source, or while it is not known."),
 		corrupt:        route("corrupt_records_total", "Records on disk that were lost to damage."),
 
@@ -60,7 +61,8 @@ func newDescs() descs {
 		reconnects:       conn("reconnects_total", "Connections made again after they were cut."),
 		connectionErrors: conn("connection_errors_total", "Errors of connections and of attempts to connect, by kind.", "kind"),
 
-		build: prometheus.NewDesc("natsrelay_build_info", "1, with what the program was built from.", []string{"version", "revision", "go"}, nil),
+		reloaded: prometheus.NewDesc("natsrelay_config_last_reload_successful", "1; 0 if the configuration was refused at the last reload.", nil, nil),
+		build:    prometheus.NewDesc("natsrelay_build_info", "1, with what the program was built from.", []string{"version", "revision", "go"}, nil),
 	}
 }
 
@@ -69,7 +71,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	d := &c.descs
 	for _, desc := range []*prometheus.Desc{
 		d.received, d.delivered, d.deliveredBytes, d.attempts, d.dropped, d.deadLetters, d.deadStored, d.spilled, d.bufferMessages, d.bufferBytes,
-		d.oldestAge, d.latency, d.state, d.sourcePending, d.corrupt, d.connected, d.reconnects, d.connectionErrors, d.build,
+		d.oldestAge, d.latency, d.state, d.ready, d.sourcePending, d.corrupt, d.connected, d.reconnects, d.connectionErrors, d.reloaded, d.build,
 	} {
 		ch <- desc
 	}
@@ -79,15 +81,17 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	b := c.opts.Build
 	ch <- prometheus.MustNewConstMetric(c.descs.build, prometheus.GaugeValue, 1, b.Version, b.Revision, b.Go)
+	ch <- prometheus.MustNewConstMetric(c.descs.reloaded, prometheus.GaugeValue, boolean(!c.opts.ReloadFailed()))
 	for _, r := range c.opts.Relay.Status() {
-		c.route(ch, r.Name, r.Stats)
+		c.route(ch, r)
 	}
 	for _, conn := range merge(c.opts.Connections()) {
 		c.connection(ch, conn)
 	}
 }
 
-func (c *collector) route(ch chan<- prometheus.Metric, name string, s relay.RouteStats) {
+func (c *collector) route(ch chan<- prometheus.Metric, r relay.RouteStatus) {
+	name, s := r.Name, r.Stats
 	count := func(desc *prometheus.Desc, n uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), append([]string{name}, labels...)...)
 	}
@@ -116,6 +120,7 @@ func (c *collector) route(ch chan<- prometheus.Metric, name string, s relay.Rout
 	for _, state := range relay.States() {
 		gauge(d.state, boolean(s.State == state), string(state))
 	}
+	gauge(d.ready, boolean(len(troubles(r)) == 0))
 	gauge(d.sourcePending, float64(s.Pending))
 	count(d.corrupt, s.Corrupt)
 	ch <- histogram(d.latency, s.Latency, name)

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-var documented = regexp.MustCompile("(?m)^\\| `(natsrelay_[a-z_]+)` \\| ([a-z]+) \\| (.*?) \\| (.*) \\|$")
+var documented = regexp.MustCompile("(?m)^\\| `(natsrelay_[a-z_]+)` \\| ([a-z]+) \\|(.*?)\\| (.*) \\|$")
 
 // The documentation lists exactly the metrics that are exposed, with their types and labels, and every value that a label may have.
 func TestMetricsAreDocumented(t *testing.T) {
@@ -25,7 +25,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	for _, m := range documented.FindAllStringSubmatch(string(text), -1) {
 		labels := strings.Split(strings.NewReplacer("`", "", " ", "").Replace(m[3]), ",")
 		slices.Sort(labels)
-		want = append(want, m[1]+" "+m[2]+" "+strings.Join(labels, " "))
+		want = append(want, strings.TrimSpace(m[1]+" "+m[2]+" "+strings.Join(labels, " ")))
 	}
 	got := exposed(t)
 	slices.Sort(want)
@@ -54,7 +54,8 @@ func exposed(t *testing.T) []string {
 		Relay: fakeRelay{{Name: "r", Stats: relay.RouteStats{
 			Dropped: map[string]uint64{"x": 1}, DeadLetters: map[string]uint64{"x": 1}, Latency: relay.Histogram{Counts: []uint64{1}},
 		}}},
-		Connections: func() []Connection { return []Connection{{Name: "n", Errors: map[string]uint64{"x": 1}}} },
+		Connections:  func() []Connection { return []Connection{{Name: "n", Errors: map[string]uint64{"x": 1}}} },
+		ReloadFailed: func() bool { return false },
 	}, descs: newDescs()}
 	registry := prometheus.NewPedanticRegistry() // Describe and Collect must agree
 	registry.MustRegister(c)

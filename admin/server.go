@@ -20,11 +20,12 @@ type Options struct {
 	StateDir string
 	Log      zerolog.Logger
 
-	Relay       Relay
-	Connections func() []Connection             // those of all routes, in any order
-	Spool       SpoolStorage                    // what waits to be delivered on disk
-	Dead        DeadStorage                     // what was given up
-	Reload      func(ctx context.Context) error // nil: not offered
+	Relay        Relay
+	Connections  func() []Connection             // those of all routes, in any order
+	Spool        SpoolStorage                    // what waits to be delivered on disk
+	Dead         DeadStorage                     // what was given up
+	Reload       func(ctx context.Context) error // nil: not offered
+	ReloadFailed func() bool                     // the last one has, whoever asked for it
 }
 
 // Build says what the program was built from.

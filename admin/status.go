@@ -20,6 +20,8 @@ type Status struct {
 	Ready    bool      `json:"ready"`
 	Stopping bool      `json:"stopping"`
 
+	ReloadFailed bool `json:"reload_failed"` // the last one: the configuration before it is in force
+
 	Routes      []RouteStatus      `json:"routes"`
 	Connections []ConnectionStatus `json:"connections"`
 }
@@ -74,7 +76,7 @@ func (s *Server) snapshot() *Status {
 	o := &s.opts
 	st := &Status{
 		Instance: o.Instance, Build: o.Build, PID: os.Getpid(), StateDir: o.StateDir, Began: s.began.UTC(), Time: time.Now().UTC(),
-		Stopping: o.Relay.Stopping(), Routes: []RouteStatus{}, Connections: []ConnectionStatus{},
+		Stopping: o.Relay.Stopping(), ReloadFailed: o.ReloadFailed(), Routes: []RouteStatus{}, Connections: []ConnectionStatus{},
 	}
 	st.Ready = !st.Stopping
 	for _, r := range o.Relay.Status() {

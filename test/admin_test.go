@@ -170,14 +170,17 @@ func TestAdminReload(t *testing.T) {
 	if code != http.StatusUnprocessableEntity || !strings.Contains(text, "relay.toml:") || strings.Contains(text, "hunter2") {
 		t.Errorf("a wrong configuration: %d %s", code, text)
 	}
-	if st := s.status().Routes[0]; !st.Ready {
+	if st := s.status(); !st.Routes[0].Ready || !st.ReloadFailed || s.metrics()["natsrelay_config_last_reload_successful"] != 0 {
 		t.Errorf("afterwards: %+v", st)
+	}
+	if out := s.relay.command("status", "--addr", s.addr); !strings.Contains(out, "the last reload failed") {
+		t.Errorf("afterwards: %s", out)
 	}
 	if code, _ := s.ask("GET", "/api/v1/reload", nil); code != http.StatusMethodNotAllowed {
 		t.Errorf("GET: %d", code)
 	}
 	code, text = reload(strings.Replace(string(good), "[route.web.delivery]", "[route.web.delivery]\nin_flight = 3", 1) + "\n[route.more]\nsource = { type = \"core\", nats = \"edge\", subjects = [\"more.>\"] }\nsink = { type = \"http\", url = \"http://127.0.0.1:1\" }\n")
-	if st := s.status(); code != http.StatusOK || len(st.Routes) != 2 {
+	if st := s.status(); code != http.StatusOK || len(st.Routes) != 2 || st.ReloadFailed || s.metrics()["natsrelay_config_last_reload_successful"] != 1 {
 		t.Errorf("a right configuration: %d %s, %d routes", code, text, len(st.Routes))
 	}
 	s.becomesReady()
@@ -212,6 +215,9 @@ func TestAdminToken(t *testing.T) {
 		}
 		if _, text := a.ask("GET", "/readyz", nil, header...); strings.Contains(text, "web") {
 			t.Errorf("%q: readyz tells a stranger %s", wrong, text)
+		}
+		if code, _ := a.ask("GET", "/livez", nil, append(header, "Host: relay.example.com")...); code != http.StatusOK {
+			t.Errorf("%q: livez by the name of the host: %d", wrong, code)
 		}
 	}
 	right := "Authorization: Bearer " + token

@@ -23,7 +23,7 @@ import (
 func series() map[string]float64 {
 	all := map[string]float64{}
 	for _, name := range []string{"received_total", "delivered_total", "delivered_bytes_total", "spilled_total", "corrupt_records_total", "oldest_age_seconds",
-		"source_pending", "dead_letters_stored", "delivery_seconds_sum", "delivery_seconds_count"} {
+		"route_ready", "source_pending", "dead_letters_stored", "delivery_seconds_sum", "delivery_seconds_count"} {
 		all[`natsrelay_`+name+`{route="web"}`] = 0
 	}
 	add := func(name, owner, label string, values ...string) {
@@ -47,6 +47,7 @@ func series() map[string]float64 {
 	}
 	all[`natsrelay_connected{nats="edge"}`] = 0
 	all[`natsrelay_reconnects_total{nats="edge"}`] = 0
+	all["natsrelay_config_last_reload_successful"] = 1
 	return all
 }
 
@@ -67,6 +68,7 @@ func TestMetrics(t *testing.T) {
 	want := series()
 	want[`natsrelay_connected{nats="edge"}`] = 1
 	want[`natsrelay_route_state{route="web",state="flowing"}`] = 1
+	want[`natsrelay_route_ready{route="web"}`] = 1
 	if diff := cmp.Diff(want, without(s.metrics())); diff != "" {
 		t.Errorf("before any traffic (-want +got):\n%s", diff)
 	}

@@ -55,6 +55,9 @@ func TestReadiness(t *testing.T) {
 		if out := s.relay.command("status"); !strings.Contains(out, "not ready") || !strings.Contains(out, "web is not ready: ") {
 			t.Errorf("%s: status says %s", tc.reason, out)
 		}
+		if ready := s.metrics()[`natsrelay_route_ready{route="web"}`]; ready != 0 {
+			t.Errorf("%s: natsrelay_route_ready is %v", tc.reason, ready)
+		}
 		tc.mend()
 		s.becomesReady()
 	}

@@ -34,16 +34,17 @@ func serveAdmin(l net.Listener, svc *service, reload func(context.Context) error
 		return liveShelf{shelf: s, stateDir: cfg.StateDir, relay: svc.relay, log: svc.log}
 	}
 	s := admin.NewServer(admin.Options{
-		Token:       cfg.Admin.Token.Reveal(),
-		Build:       buildOf(),
-		Instance:    cfg.Instance,
-		StateDir:    cfg.StateDir,
-		Log:         svc.log,
-		Relay:       svc.relay,
-		Connections: svc.conns.status,
-		Reload:      reload,
-		Spool:       &liveSpool{live(spools())},
-		Dead:        &liveDead{live(deadLetters())},
+		Token:        cfg.Admin.Token.Reveal(),
+		Build:        buildOf(),
+		Instance:     cfg.Instance,
+		StateDir:     cfg.StateDir,
+		Log:          svc.log,
+		Relay:        svc.relay,
+		Connections:  svc.conns.status,
+		Reload:       reload,
+		ReloadFailed: svc.reloadFailed.Load,
+		Spool:        &liveSpool{live(spools())},
+		Dead:         &liveDead{live(deadLetters())},
 	})
 	ended := make(chan struct{})
 	go func() {

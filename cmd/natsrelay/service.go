@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay"
@@ -16,6 +17,8 @@ type service struct {
 	log   zerolog.Logger
 	conns *connections
 	relay *relay.Relay
+
+	reloadFailed atomic.Bool // the last one
 }
 
 // startService starts a relay, which ends as relay.Start says.
@@ -32,7 +35,8 @@ func (s *service) plan(cfg *config.Config) relay.Plan {
 
 // reload reads the configuration again, with the secrets that it names, and makes it the relay's. If anything is wrong with it, nothing
 // changes. It is never called twice at a time.
-func (s *service) reload(context.Context) error {
+func (s *service) reload(context.Context) (err error) {
+	defer func() { s.reloadFailed.Store(err != nil) }()
 	s.log.Info().Str("config", s.path).Msg("reloading the configuration")
 	next, err := config.Load(s.path, config.OS())
 	if err != nil {

@@ -112,6 +112,9 @@ func (p *statusPrinter) print(s *admin.Status) error {
 // troubles prints why what is not well is not.
 func (p *statusPrinter) troubles(s *admin.Status) error {
 	var lines []string
+	if s.ReloadFailed {
+		lines = append(lines, "the last reload failed, see the log: the configuration before it is in force")
+	}
 	for _, r := range s.Routes {
 		for _, why := range r.Troubles {
 			lines = append(lines, r.Name+" is not ready: "+why)

@@ -127,6 +127,13 @@ func TestStatusErrors(t *testing.T) {
 	if _, said := command(t, exitFailed, "status", "--addr", stranger.URL); !strings.Contains(said, "no relay answers at "+stranger.URL) {
 		t.Errorf("a stranger: %s", said)
 	}
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "this host name is not one of the relay's", http.StatusMisdirectedRequest)
+	}))
+	defer elsewhere.Close()
+	if _, said := command(t, exitFailed, "status", "--addr", elsewhere.URL); !strings.Contains(said, "refuses: this host name is not one of the relay's") || strings.Contains(said, "is it running") {
+		t.Errorf("by a name that the relay does not know: %s", said)
+	}
 	locked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer right" {
 			http.Error(w, "a token is needed", http.StatusUnauthorized)
