@@ -51,6 +51,7 @@ type JetStream struct {
 	trouble trouble
 	pending atomic.Int64 // messages of the consumer that nobody has been given yet; -1: unknown
 	strange atomic.Uint64
+	reused  atomic.Int64 // position.Reused, in nanoseconds since 1970; 0: never
 }
 
 // times are the source's delays; tests make them shorter.
@@ -83,6 +84,14 @@ func NewJetStream(conn *natsconn.Conn, cfg *config.JetStreamSource, dir string, 
 	}
 	s := &JetStream{conn: conn, cfg: cfg, log: log, ordered: ordered, times: defaultTimes(), mark: m}
 	s.ledger = newLedger(cfg.AckPolicy == "all", cfg.MaxAckPending, cfg.AckWait)
+	if was := m.now.Stream; was != "" && was != cfg.Stream {
+		log.Info().Str("was", was).Msg("the route was in another stream before: starting as deliver says")
+		m.now = position{}
+	}
+	s.ledger.last, s.ledger.newest = m.now.Last, m.now.Newest
+	if !m.now.Reused.IsZero() {
+		s.reused.Store(m.now.Reused.UnixNano())
+	}
 	s.acks = newAcker(s.ledger, cfg.AckWait)
 	s.trouble.log = log
 	s.pending.Store(-1)
@@ -138,17 +147,35 @@ func (s *JetStream) message(m *nats.Msg, at place) *relay.Message {
 		Subject: m.Subject, Header: relay.Header(m.Header), Data: m.Data, Time: time.Unix(0, at.time),
 		Stream: s.cfg.Stream, Sequence: at.sequence,
 	}
-	if msg.ID = msg.Header.Get(relay.HeaderMsgID); msg.ID == "" {
-		domain := at.domain
-		if d := s.conn.Domain(); d != "" {
-			domain = d
-		}
-		if domain != "" {
-			domain += ":"
-		}
-		msg.ID = domain + s.cfg.Stream + ":" + strconv.FormatUint(at.sequence, 10)
-	}
+	msg.ID = s.id(msg, at.domain)
 	return msg
+}
+
+// id returns what the message is known by: its own id, or its place in the stream. Where another message may have had that place before, a target may still
+// know that one by it, and would take this one for a duplicate: then the time at which it was stored is added, in nanoseconds.
+func (s *JetStream) id(m *relay.Message, domain string) string {
+	if own := m.Header.Get(relay.HeaderMsgID); own != "" {
+		return own
+	}
+	if d := s.conn.Domain(); d != "" {
+		domain = d
+	}
+	if domain != "" {
+		domain += ":"
+	}
+	id := domain + m.Stream + ":" + strconv.FormatUint(m.Sequence, 10)
+	if since, stored := s.reused.Load(), m.Time.UnixNano(); since != 0 && stored > since {
+		id += ":" + strconv.FormatInt(stored, 10)
+	}
+	return id
+}
+
+// reuse notes that the stream gives to new messages the sequences of others that it has lost. What it had stored before the newest message that was
+// ever delivered keeps its id. The ledger is locked.
+func (s *JetStream) reuse() {
+	if newest := s.ledger.newest; !newest.IsZero() {
+		s.reused.CompareAndSwap(0, newest.UnixNano())
+	}
 }
 
 // Close implements relay.Source: it gives back what the route has not taken, sees to it that what was settled is known upstream, and leaves the
@@ -163,6 +190,7 @@ func (s *JetStream) Close(ctx context.Context) error {
 		s.log.Debug().Int("messages", back).Msg("gave back what the route has not taken")
 	}
 	err := s.farewell(ctx)
+	s.noteSeen()
 	s.mark.save()
 	if err != nil {
 		s.log.Debug().Err(err).Msg("could not take leave of the consumer")

@@ -97,6 +97,7 @@ func (s *JetStream) sameStream(info *jetstream.StreamInfo) (fresh bool) {
 		s.mark.now = position{Stream: s.cfg.Stream, Created: info.Created}
 		if !was.Created.IsZero() {
 			s.ledger.mu.Lock()
+			s.reuse()
 			s.ledger.newStream(0)
 			s.ledger.mu.Unlock()
 			return true
@@ -313,5 +314,14 @@ func (s *JetStream) note(info *jetstream.ConsumerInfo) {
 	s.pending.Store(int64(info.NumPending))
 	if info.Created.Equal(s.mark.now.Consumer) {
 		s.mark.now.Next = info.AckFloor.Stream + 1
+	}
+	s.noteSeen()
+}
+
+// noteSeen remembers what has been delivered.
+func (s *JetStream) noteSeen() {
+	s.mark.now.Last, s.mark.now.Newest = s.ledger.seen()
+	if since := s.reused.Load(); since != 0 { // read last, so that nothing that is seen of new messages is stored without it
+		s.mark.now.Reused = time.Unix(0, since).UTC()
 	}
 }

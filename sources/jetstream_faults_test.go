@@ -140,6 +140,7 @@ func TestJetStreamConsumerDeletedDuringACut(t *testing.T) {
 // them with what it held of the old ones.
 func TestJetStreamStreamCreatedAnew(t *testing.T) {
 	srv, stream := startStream(t)
+	stream.anonymous = true
 	h := startJS(t, jsConfig(), srv.URL())
 	stream.publish(50)
 	h.await(1, 50)
@@ -163,6 +164,7 @@ func TestJetStreamStreamCreatedAnew(t *testing.T) {
 	if h.log.Count("the stream was deleted and created anew") != 1 {
 		t.Error("want one line that says so")
 	}
+	h.checkIDs(100)
 	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
 }
 
@@ -174,6 +176,7 @@ func TestJetStreamStreamThatHasLostItsEnd(t *testing.T) {
 			store := filepath.Join(t.TempDir(), "js")
 			srv := natstest.StartProcess(t, fmt.Sprintf("jetstream: {store_dir: %q}", store))
 			stream := newStreamer(t, srv.Client(), 1)
+			stream.anonymous = true
 			door := tcpproxy.Start(t, srv.Addr())
 			cfg := jsConfig()
 			cfg.AckPolicy = policy
@@ -212,7 +215,74 @@ func TestJetStreamStreamThatHasLostItsEnd(t *testing.T) {
 			if n := h.log.Count("the stream has lost its end"); n != 1 {
 				t.Errorf("%d lines say so, want one", n)
 			}
+			h.checkIDs(110)
 		})
+	}
+}
+
+// The same, but the relay was stopped meanwhile.
+func TestJetStreamStreamThatHasLostItsEndMeanwhile(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "js")
+	srv := natstest.StartProcess(t, fmt.Sprintf("jetstream: {store_dir: %q}", store))
+	stream := newStreamer(t, srv.Client(), 1)
+	stream.anonymous = true
+	dir, cfg := t.TempDir(), jsConfig()
+	cfg.AckWait = 5 * time.Second
+	first := prepareJS(t, cfg, dir, srv.URL()).run()
+	stream.publish(50)
+	first.await(1, 50)
+	stream.awaitAcked()
+	srv.Kill()
+	older := t.TempDir()
+	if err := os.CopyFS(older, os.DirFS(store)); err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	stream.publish(50)
+	first.await(1, 100)
+	stream.awaitAcked()
+	first.stop()
+	srv.Kill()
+	if err := errors.Join(os.RemoveAll(store), os.CopyFS(store, os.DirFS(older))); err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	stream.publish(100) // under the sequences 51 … 150
+	second := prepareJS(t, cfg, dir, srv.URL()).run()
+	natstest.Eventually(t, "all that is new comes", func() bool { return slices.Contains(second.data(), "200") })
+	stream.awaitAcked()
+	second.stop()
+	second.set(func() { // the copy of the consumer may not know of all acknowledgements
+		second.msgs = slices.DeleteFunc(second.msgs, func(m *relay.Message) bool { return m.Sequence <= 50 && m.ID == fmt.Sprintf("S:%d", m.Sequence) })
+	})
+	second.await(101, 100)
+	second.checkIDs(0)
+
+	third := prepareJS(t, cfg, dir, srv.URL()).run() // it has not forgotten
+	stream.publish(10)
+	third.await(201, 10)
+	third.checkIDs(0)
+}
+
+// checkIDs expects the first n messages to be known by their places in the stream, and the others by the time, too, for their sequences have meant
+// other messages.
+func (h *jsHarness) checkIDs(n int) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := make(map[string]bool)
+	for i, m := range h.msgs {
+		want := fmt.Sprintf("S:%d", m.Sequence)
+		if i >= n {
+			want += fmt.Sprintf(":%d", m.Time.UnixNano())
+		}
+		if m.ID != want {
+			h.t.Fatalf("message %d has the id %s, want %s", i, m.ID, want)
+		}
+		if known[m.ID] {
+			h.t.Fatalf("two messages have the id %s", m.ID)
+		}
+		known[m.ID] = true
 	}
 }
 

@@ -157,7 +157,9 @@ func (p *pull) receive(m *nats.Msg) {
 	if l.isAnother(msg) {
 		p.s.log.Error().Uint64("sequence", msg.Sequence).Uint64("last", l.last).Time("stored", msg.Time).
 			Msg("the stream has lost its end, and has other messages there: its server has crashed, or was restored from a copy. Going on with those; what was under way is delivered again")
+		p.s.reuse()
 		l.newStream(msg.Sequence)
+		msg.ID = p.s.id(msg, at.domain)
 	}
 	p.count++
 	p.heard = true

@@ -181,6 +181,8 @@ type streamer struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
 	next int
+
+	anonymous bool // messages bring no id
 }
 
 func newStreamer(t testing.TB, nc *nats.Conn, replicas int) *streamer {
@@ -208,12 +210,16 @@ func (s *streamer) ctx() context.Context {
 	return ctx
 }
 
-// publish stores n more numbers, each once, however often it takes.
+// publish stores n more numbers, each once, however often it takes (if they bring ids).
 func (s *streamer) publish(n int) {
 	s.t.Helper()
 	for range n {
 		data := strconv.Itoa(s.next)
-		s.publishMsg(&nats.Msg{Subject: "s." + strconv.Itoa(s.next%7), Data: []byte(data), Header: nats.Header{"Nats-Msg-Id": {data}}})
+		m := &nats.Msg{Subject: "s." + strconv.Itoa(s.next%7), Data: []byte(data)}
+		if !s.anonymous {
+			m.Header = nats.Header{"Nats-Msg-Id": {data}}
+		}
+		s.publishMsg(m)
 		s.next++
 	}
 }

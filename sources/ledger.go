@@ -119,6 +119,13 @@ func (l *ledger) isAnother(m *relay.Message) bool {
 	return m.Sequence <= l.last && m.Time.After(l.newest)
 }
 
+// seen returns the highest sequence that was ever delivered, and when the stream stored the newest message that was.
+func (l *ledger) seen() (last uint64, newest time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last, l.newest
+}
+
 func (l *ledger) find(n uint64) (int, bool) {
 	return slices.BinarySearchFunc(l.entries, n, func(h *held, n uint64) int { return cmp.Compare(h.sequence, n) })
 }

@@ -20,6 +20,10 @@ type position struct {
 	Consumer time.Time `json:"consumer"` // when that was created
 	Next     uint64    `json:"next"`     // all of the consumer's messages before it are acknowledged; 0: nothing is known
 
+	Last   uint64    `json:"last,omitempty"`  // the highest sequence that was ever delivered
+	Newest time.Time `json:"newest,omitzero"` // when the stream stored the newest message that was ever delivered
+	Reused time.Time `json:"reused,omitzero"` // messages that were stored later may have sequences that others had before: see JetStream.id; zero: none have
+
 	Shared time.Time `json:"shared,omitzero"` // when somebody else last pulled from the consumer, as far as it was seen
 }
 

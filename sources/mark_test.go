@@ -22,7 +22,8 @@ func TestMark(t *testing.T) {
 	if m.now != (position{}) {
 		t.Errorf("%+v out of nothing", m.now)
 	}
-	want := position{Stream: "S", Created: time.Unix(1, 2).UTC(), Consumer: time.Unix(3, 4).UTC(), Next: 5}
+	want := position{Stream: "S", Created: time.Unix(1, 2).UTC(), Consumer: time.Unix(3, 4).UTC(), Next: 5,
+		Last: 7, Newest: time.Unix(5, 6).UTC(), Reused: time.Unix(5, 6).UTC(), Shared: time.Unix(7, 8).UTC()}
 	m.now = want
 	m.save()
 	for range 2 { // the second time without a change

@@ -442,3 +442,27 @@ func TestJetStreamSourceStatusHeaders(t *testing.T) {
 		t.Errorf("the endpoint has refused %d empty bodies, dead letters are\n%s", len(statuses), said)
 	}
 }
+
+// A stream that is deleted and made anew gives old sequences to new messages. The target still knows those of the old ones: nothing new is
+// taken for a duplicate.
+func TestJetStreamSourceMadeAnew(t *testing.T) {
+	t.Parallel()
+	for name, sink := range map[string]string{"dedupe": "", "exactly once": "exactly_once = true"} {
+		t.Run(name, func(t *testing.T) {
+			const n = 500
+			l := newLink(t, n, "", `persist = "outage"`, sink)
+			l.relay.start()
+			l.awaitStored(n, 60*time.Second)
+			l.awaitAcked()
+			if _, err := l.from.Request("$JS.API.STREAM.DELETE.SOURCE", nil, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			makeStream(t, l.from, "SOURCE", "")
+			publishNumbers(t, l.from, n+1, n)
+			l.awaitStored(2*n, 60*time.Second)
+			l.awaitAcked()
+			l.relay.stop()
+			l.checkEachOnce(2 * n)
+		})
+	}
+}
