@@ -61,11 +61,11 @@ func NewHTTP(cfg *config.HTTPSink, lanes int) (*HTTP, error) {
 		format:   formatNamed(cfg.Format),
 		batch:    cfg.Batch,
 		timeout:  cfg.Timeout,
-		classes:  newStatusClasses(cfg.Status),
 		headers:  configuredHeaders(cfg),
 		mask:     newMask(cfg),
 		scratch:  make(chan *scratch, lanes),
 	}
+	h.classes = newStatusClasses(cfg.Status, h.format.single)
 	if h.bodies, err = newBodies(cfg.Compression); err != nil {
 		return nil, fmt.Errorf("http sink %s: %w", target.origin, err)
 	}
@@ -231,8 +231,15 @@ func (h *HTTP) exchange(ctx context.Context, run []piece) (*http.Response, *oaut
 	defer body.release()
 	h.signer.sign(header, time.Now(), body.data)
 	res, err := h.do(ctx, run[0].url, header, body)
-	if err != nil {
+	switch {
+	case isHeaderLimit(err):
+		res = headersTooLarge()
+	case ctx.Err() != nil && err != nil:
+		return nil, nil, context.Cause(ctx) // of HTTP/2, err would not tell a timeout from a stop
+	case err != nil:
 		return nil, nil, h.mask.err(withoutURL(err), secretOf(token))
+	case res.StatusCode == http.StatusSwitchingProtocols:
+		withoutBody(res)
 	}
 	if res.StatusCode == http.StatusUnauthorized {
 		h.tokens.drop(token)

@@ -122,9 +122,9 @@ func TestHTTPStatusClasses(t *testing.T) {
 }
 
 func TestHTTPStatusOverrides(t *testing.T) {
-	c := newStatusClasses(config.HTTPStatus{Retry: []int{404, 409}, Poison: []int{207, 500}, Blocked: []int{400}})
+	c := newStatusClasses(config.HTTPStatus{Retry: []int{404, 409, 431}, Poison: []int{207, 500}, Blocked: []int{400}}, true)
 	for code, want := range map[int]statusClass{
-		404: classRetry, 409: classRetry, 207: classRefused, 500: classRefused, 400: classBlocked,
+		404: classRetry, 409: classRetry, 431: classRetry, 207: classRefused, 500: classRefused, 400: classBlocked,
 		200: classDelivered, 503: classRetry, 422: classRefused, 401: classBlocked,
 	} {
 		if got := c.of(code); got != want {
@@ -188,6 +188,7 @@ func TestHTTPMisbehavingServers(t *testing.T) {
 		}, false},
 		"slow headers":           {func(c net.Conn) { drip(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }, false},
 		"only informational 1xx": {func(c net.Conn) { endless(c, "", "HTTP/1.1 103 Early Hints\r\n\r\n") }, false},
+		"another protocol":       {func(c net.Conn) { io.WriteString(c, switching); io.Copy(io.Discard, c) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -200,6 +201,8 @@ func TestHTTPMisbehavingServers(t *testing.T) {
 		})
 	}
 }
+
+const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"
 
 func endless(c net.Conn, begin, again string) {
 	_, err := io.WriteString(c, begin)
@@ -249,6 +252,70 @@ func rawServer(t *testing.T, answer func(net.Conn)) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// An endpoint takes headers only up to a size. Those of one message are refused with it, and hold up no other; those of the configuration are wrong.
+func TestHTTPHeadersTooLarge(t *testing.T) {
+	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			srv.Config.MaxHeaderBytes = 16 << 10
+			cfg := httpConfig("")
+			cfg.TLS, cfg.HTTP2 = serveHTTP2(t, srv), http2
+			cfg.URL = srv.URL
+			h := newHTTP(t, cfg)
+			large := message()
+			large.Header["Large"] = []string{strings.Repeat("x", 40<<10)}
+			deliver := func() {
+				t.Helper()
+				if out, err := deliverOne(t, h, message()); err != nil || out.Status != relay.Delivered {
+					t.Fatalf("outcome %v, error %v", out, err)
+				}
+			}
+			deliver()
+			if out, err := deliverOne(t, h, large); err != nil || out.Status != relay.Refused || out.Code != 431 {
+				t.Errorf("large: outcome %v, error %v; want it refused", out, err)
+			}
+			deliver()
+			if a, err := h.Respond(t.Context(), large); err != nil || a.Fault == nil || a.Fault.Code != 431 {
+				t.Errorf("large: answer %v, error %v; want a fault 431", a, err)
+			}
+			if http2 {
+				return // the first request of a connection is under way before the endpoint has said what it takes
+			}
+			cfg.Format, cfg.Batch = "lines", config.Batch{Messages: 10, Bytes: 1 << 20}
+			cfg.Headers = map[string]config.Secret{"Large": config.Secret(large.Header["Large"][0])}
+			outcomes, _, err := deliverBatch(t, newHTTP(t, cfg), payloads("a", "b"))
+			if fault, ok := errors.AsType[*relay.Fault](err); !ok || !fault.Blocked || outcomes != "UU" {
+				t.Errorf("configured: outcomes %s, error %v; want a blocked fault", outcomes, err)
+			}
+		})
+	}
+}
+
+// What a message expects of an endpoint is not passed on: one message must not block a route.
+func TestHTTPExpect(t *testing.T) {
+	srv := newRecorder(t, nil)
+	m := message()
+	m.Header["expect"] = []string{"the unexpected"}
+	if out, err := deliverOne(t, newHTTP(t, httpConfig(srv.URL)), m); err != nil || out.Status != relay.Delivered {
+		t.Errorf("outcome %v, error %v", out, err)
+	}
+}
+
+// An id that would arrive as another one is not sent as it is.
+func TestHTTPIdempotencyKey(t *testing.T) {
+	seen := map[string]string{}
+	for _, id := range []string{"a b", "a", " a", "a\t", "a\n", "a\x00", "é"} {
+		key := idempotencyKey([]piece{{id: id}})
+		if other, ok := seen[key]; ok || !validValue(key) || strings.TrimSpace(key) != key {
+			t.Errorf("id %q has key %q, as has %q", id, key, other)
+		}
+		seen[key] = id
+	}
+	if seen["a"] != "a" || seen["a b"] != "a b" || seen["é"] != "é" {
+		t.Errorf("keys %q", seen)
+	}
 }
 
 func TestHTTPRefusedConnection(t *testing.T) {

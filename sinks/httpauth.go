@@ -74,7 +74,7 @@ func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
 		token, _ := res.Val.(*oauth2.Token)
 		return token, res.Err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("oauth2 token: %w", context.Cause(ctx))
 	}
 }
 

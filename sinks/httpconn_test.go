@@ -1,8 +1,10 @@
 package sinks
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -30,6 +32,17 @@ func TestHTTP2(t *testing.T) {
 		if want := map[bool]string{true: "HTTP/2.0", false: "HTTP/1.1"}[on]; proto != want {
 			t.Errorf("http2 = %v: %s, want %s", on, proto, want)
 		}
+	}
+}
+
+// A request that takes too long is said to, over HTTP/2 too.
+func TestHTTP2Timeout(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	cfg := httpConfig("")
+	cfg.TLS, cfg.HTTP2, cfg.Timeout = serveHTTP2(t, srv), true, 500*time.Millisecond
+	cfg.URL = srv.URL
+	if out, err := deliverOne(t, newHTTP(t, cfg), message()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("outcome %v, error %v", out, err)
 	}
 }
 

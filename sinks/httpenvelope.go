@@ -59,6 +59,13 @@ func encodeCloudEvent(buf []byte, m *relay.Message) (rest, piece []byte, err err
 	return buf, buf[start:], nil
 }
 
+// encodeSingleEvent makes an event that is a body by itself. It has memory of its own: net/http may still read it when the endpoint has answered,
+// and buf has been used again.
+func encodeSingleEvent(buf []byte, m *relay.Message) (rest, piece []byte, err error) {
+	_, piece, err = encodeCloudEvent(make([]byte, 0, 512+2*len(m.Data)), m)
+	return buf, piece, err
+}
+
 // eventData returns the type of a payload, and whether it goes into an event as JSON. What is JSON by chance but says that it is
 // something else does not: a reader would take the string "a" for an a (json-format, section 3.1.1).
 func eventData(m *relay.Message) (contentType string, isJSON bool) {

@@ -38,7 +38,7 @@ func formatNamed(name string) format {
 	case "envelope":
 		return format{contentType: "application/x-ndjson", separator: "\n", end: "\n", encode: encodeEnvelope}
 	case "cloudevents":
-		return format{contentType: "application/cloudevents+json; charset=utf-8", single: true, encode: encodeCloudEvent}
+		return format{contentType: "application/cloudevents+json; charset=utf-8", single: true, encode: encodeSingleEvent}
 	case "cloudevents_batch":
 		return format{contentType: "application/cloudevents-batch+json; charset=utf-8", begin: "[", separator: ",", end: "]", encode: encodeCloudEvent}
 	}

@@ -96,6 +96,18 @@ func TestHTTPEnvelopeReadsBack(t *testing.T) {
 	}
 }
 
+// The event of a request may still be read, by net/http, when the next one is encoded.
+func TestHTTPCloudEventsShareNoMemory(t *testing.T) {
+	f, buf := formatNamed("cloudevents"), make([]byte, 0, 4096)
+	buf, first, _ := f.encode(buf, message())
+	before := string(first)
+	other := message()
+	other.ID = "other"
+	if _, _, err := f.encode(buf[:0], other); err != nil || string(first) != before {
+		t.Errorf("became %s: %v", first, err)
+	}
+}
+
 // One event a request has the headers of a raw one, but those that are about the body.
 func TestHTTPCloudEvent(t *testing.T) {
 	srv := newRecorder(t, nil)

@@ -20,6 +20,7 @@ var hopByHop = map[string]bool{
 	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 	"Host": true, "Content-Length": true,
+	"Expect": true, // a wish of the one who sends: an endpoint that does not know it answers 417, which would block the route
 }
 
 // messageHeader returns the headers of a request for m alone: the message's own and the relay's.
@@ -72,10 +73,10 @@ func (h *HTTP) header(run []piece) http.Header {
 }
 
 // idempotencyKey returns what names a request at each attempt: the id of its message, or a hash over the ids of its messages. It is the
-// hash, too, for an id that cannot be a header's value.
+// hash, too, for an id that cannot be a header's value, or would lose its blanks in one.
 func idempotencyKey(run []piece) string {
-	if len(run) == 1 && validValue(run[0].id) {
-		return run[0].id
+	if id := run[0].id; len(run) == 1 && validValue(id) && textproto.TrimString(id) == id {
+		return id
 	}
 	size := 0
 	for i := range run {

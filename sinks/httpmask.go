@@ -37,8 +37,12 @@ func newMask(cfg *config.HTTPSink) mask {
 		m.add(cfg.Basic.Password.Reveal())
 		m.add(basicCredentials(cfg.Basic))
 	}
-	if cfg.OAuth2 != nil {
-		m.add(cfg.OAuth2.ClientSecret.Reveal())
+	if o := cfg.OAuth2; o != nil {
+		m.add(o.ClientSecret.Reveal())
+		// And as they are sent (RFC 6749, section 2.3.1).
+		id, secret := url.QueryEscape(o.ClientID), url.QueryEscape(o.ClientSecret.Reveal())
+		m.add(secret)
+		m.add(basicCredentials(&config.HTTPBasic{User: id, Password: config.Secret(secret)}))
 	}
 	for _, s := range cfg.SigningSecrets {
 		m.add(s.Reveal())
@@ -64,7 +68,7 @@ func (m *mask) addCredential(value string) {
 	m.add(credential)
 }
 
-// addUser adds the password of a URL.
+// addUser adds the password of a URL, and what it is sent as.
 func (m *mask) addUser(s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.User == nil {
@@ -72,6 +76,7 @@ func (m *mask) addUser(s string) {
 	}
 	password, _ := u.User.Password()
 	m.add(password)
+	m.add(basicCredentials(&config.HTTPBasic{User: u.User.Username(), Password: config.Secret(password)}))
 }
 
 // addURL adds what a URL may hold in secret: its query, and its path if the file has not got it in plain text.

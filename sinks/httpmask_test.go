@@ -3,6 +3,7 @@ package sinks
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -30,6 +31,29 @@ func TestHTTPSecretsOfAnEcho(t *testing.T) {
 	}
 	if want := "no [secret] for Basic [secret] with key [secret], [secret]"; status.Body != want {
 		t.Errorf("shows %q, want %q", status.Body, want)
+	}
+}
+
+// Neither does an authorization server, nor a proxy, in whichever way they were sent them.
+func TestHTTPSecretsOfOtherEchoes(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "no %s%s%s", r.Header.Get("Authorization"), r.Header.Get("Proxy-Authorization"), body)
+	}))
+	defer srv.Close()
+	asked, proxied := httpConfig(srv.URL), httpConfig("http://endpoint.invalid/")
+	asked.OAuth2 = &config.HTTPOAuth2{TokenURL: srv.URL, ClientID: "r&d", ClientSecret: "canary/+ ="}
+	proxied.Proxy = config.Secret(strings.Replace(srv.URL, "://", "://us%40er:can%2Fary@", 1))
+	for want, cfg := range map[string]*config.HTTPSink{"client_secret=[secret]": asked, "Basic [secret]": proxied} {
+		_, err := deliverOne(t, newHTTP(t, cfg), message())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s in it", err, want)
+		}
+	}
+	m := newMask(asked)
+	if got := m.line("Basic "+basicCredentials(&config.HTTPBasic{User: "r%26d", Password: "canary%2F%2B+%3D"}), ""); got != "Basic [secret]" {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/natsrelay/natsrelay/config"
@@ -46,8 +47,12 @@ const (
 // statusClasses are the statuses that mean something else than usual.
 type statusClasses map[int]statusClass
 
-func newStatusClasses(cfg config.HTTPStatus) statusClasses {
+// newStatusClasses: single says that a request has the headers of one message.
+func newStatusClasses(cfg config.HTTPStatus, single bool) statusClasses {
 	c := make(statusClasses)
+	if single {
+		c[http.StatusRequestHeaderFieldsTooLarge] = classRefused // they are the message's, and no other has to wait behind it
+	}
 	for class, codes := range map[statusClass][]int{classRetry: cfg.Retry, classRefused: cfg.Poison, classBlocked: cfg.Blocked} {
 		for _, code := range codes {
 			c[code] = class
@@ -99,6 +104,23 @@ func (h *HTTP) judge(res *http.Response, token *oauth2.Token) (refusal *StatusEr
 		RetryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now()),
 		Code:       status.Code,
 	}
+}
+
+// isHeaderLimit reports whether a request was not sent because it has larger headers than the endpoint takes, as it has said over HTTP/2.
+func isHeaderLimit(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "http2: request header list larger than peer's advertised limit")
+}
+
+// headersTooLarge is what the endpoint would have said over HTTP/1.1.
+func headersTooLarge() *http.Response {
+	const code = http.StatusRequestHeaderFieldsTooLarge
+	return &http.Response{StatusCode: code, Status: strconv.Itoa(code) + " " + http.StatusText(code), Header: http.Header{}, Body: http.NoBody}
+}
+
+// withoutBody ends a connection that has become one of another protocol. It would be the body, to be read without an end and without a timeout.
+func withoutBody(res *http.Response) {
+	_ = res.Body.Close()
+	res.Body = http.NoBody
 }
 
 // excerpt reads a body and returns its beginning, without the secrets that may be in it.
