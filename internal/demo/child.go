@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// stopLimit is how long a relay may take to stop in order; it is more than its drain_timeout.
-const stopLimit = 15 * time.Second
+// stopLimit is how long a relay may take to stop in order: its drain_timeout, and what comes after that.
+const stopLimit = 10*time.Second + patience
 
 // A child is the relay, in a process of its own so that it can be killed.
 type child struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -78,7 +77,7 @@ func (c *cloud) leave(ctx context.Context) error {
 	}
 	c.door.shut()
 	onlyReceiver := func() (bool, error) { return c.srv.NumClients() <= 1, nil }
-	err := poll(ctx, 5*time.Second, "the cloud server lets its clients go", onlyReceiver)
+	err := poll(ctx, patience, "the cloud server lets its clients go", onlyReceiver)
 	if err == nil {
 		err = c.nc.Drain()
 	}

@@ -70,7 +70,7 @@ func (d *demo) outage(ctx context.Context) error {
 // killRelay kills the relay with SIGKILL once it has on disk what it has taken, and counts what is there.
 func (d *demo) killRelay(ctx context.Context) error {
 	d.say("publishing pauses: core NATS keeps nothing for a relay that is not there, so what came now would be nobody's")
-	err := poll(ctx, 10*time.Second, "the relay has everything on disk", func() (bool, error) {
+	err := poll(ctx, patience, "the relay has everything on disk", func() (bool, error) {
 		// The relay is at work on these files: an error only means to look again.
 		return d.countSurvivors() == nil && d.allStored(), nil
 	})
@@ -121,7 +121,7 @@ func (d *demo) startRelay(ctx context.Context) (err error) {
 
 func (d *demo) waitSubscriptions(ctx context.Context, n int) error {
 	what := fmt.Sprintf("the relay has %d subscriptions on the edge server", n)
-	return poll(ctx, 10*time.Second, what, func() (bool, error) {
+	return poll(ctx, patience, what, func() (bool, error) {
 		found, err := subscriptions(d.edge)
 		return found == n, err
 	})
@@ -129,7 +129,7 @@ func (d *demo) waitSubscriptions(ctx context.Context, n int) error {
 
 // waitDelivered waits until all has arrived, or nothing has for a while.
 func (d *demo) waitDelivered(ctx context.Context) error {
-	const quiet = 8 * time.Second
+	const quiet = 20 * time.Second
 	progress := time.Now()
 	before := -1
 	return poll(ctx, time.Hour, "everything is delivered", func() (bool, error) {

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// patience is how long any single step of the demo may take on a machine that is busy with other things.
+const patience = time.Minute
+
 // poll asks cond until it holds, for at most the given time. what completes "timed out waiting until …".
 func poll(ctx context.Context, limit time.Duration, what string, cond func() (bool, error)) error {
 	deadline := time.NewTimer(limit)

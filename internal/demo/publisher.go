@@ -57,7 +57,7 @@ func (p *publisher) run(ctx context.Context, d time.Duration) error {
 			}
 		}
 		if elapsed == d {
-			return p.nc.FlushTimeout(5 * time.Second)
+			return p.nc.FlushTimeout(patience)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -24,7 +23,7 @@ func startServer(name string, listen bool) (*server.Server, error) {
 		return nil, fmt.Errorf("the %s server: %w", name, err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(5 * time.Second) {
+	if !srv.ReadyForConnections(patience) {
 		stopServer(srv)
 		return nil, fmt.Errorf("the %s server does not come up", name)
 	}
