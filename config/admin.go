@@ -39,7 +39,9 @@ func adminTable(c *Admin) table {
 			opt("token", &c.Token, "", adminToken),
 		},
 		finish: func(b *binder, v value) {
-			if at, _ := v.get("listen"); !c.IsLocal() && c.Token == "" {
+			token, given := v.get("token")
+			given = given && token.raw != "" // whether it is right or not
+			if at, _ := v.get("listen"); !c.IsLocal() && !given {
 				b.problem(at, "can be reached from other machines, so token is required")
 			}
 		},

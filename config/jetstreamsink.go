@@ -25,7 +25,7 @@ type CreateStream struct {
 	Storage         string // file | memory
 	Retention       string // limits | interest | workqueue
 	Discard         string // old | new
-	MaxMessages     int    // 0 = no limit, as for the other limits
+	MaxMessages     int64  // 0 = no limit, as for the other limits
 	MaxBytes        int64
 	MaxAge          time.Duration
 	DuplicateWindow time.Duration
@@ -53,7 +53,7 @@ func createStreamTable(c *CreateStream) table {
 			opt("storage", &c.Storage, "file", oneOf("file memory")),
 			opt("retention", &c.Retention, "limits", oneOf("limits interest workqueue")),
 			opt("discard", &c.Discard, "old", oneOf("old new")),
-			opt("max_messages", &c.MaxMessages, 0, integer(0, 1<<53)),
+			opt("max_messages", &c.MaxMessages, 0, integer[int64](0, 1<<53)),
 			opt("max_bytes", &c.MaxBytes, 0, zeroOrSize(1024)),
 			opt("max_age", &c.MaxAge, 0, duration(0, forever)),
 			opt("duplicate_window", &c.DuplicateWindow, 2*time.Minute, duration(100*time.Millisecond, forever)),

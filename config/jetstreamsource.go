@@ -156,8 +156,8 @@ func deliver(b *binder, v value) (Deliver, bool) {
 	if d.From == "time" {
 		d.Time, ok = date(b, at)
 	} else {
-		var n int
-		n, ok = integer(1, math.MaxInt64)(b, at)
+		var n int64
+		n, ok = integer[int64](1, math.MaxInt64)(b, at)
 		d.Sequence = uint64(n)
 	}
 	return d, ok

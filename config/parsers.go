@@ -93,8 +93,8 @@ func boolean(b *binder, v value) (bool, bool) {
 }
 
 // integer reads an integer from low to high.
-func integer(low, high int) parser[int] {
-	return func(b *binder, v value) (int, bool) {
+func integer[T int | int64](low, high T) parser[T] {
+	return func(b *binder, v value) (T, bool) {
 		n, ok := v.raw.(int64)
 		if !ok {
 			b.problem(v, "must be an integer, not %s", v.kind())
@@ -104,7 +104,7 @@ func integer(low, high int) parser[int] {
 			b.problem(v, "must be from %d to %d, not %d", low, high, n)
 			return 0, false
 		}
-		return int(n), true
+		return T(n), true
 	}
 }
 

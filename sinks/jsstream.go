@@ -172,7 +172,7 @@ func newStream(js *config.JetStreamSink, server string) *streamConfig {
 	c := js.Create
 	return &streamConfig{
 		Name: js.Stream, Subjects: c.Subjects, Retention: c.Retention, Discard: c.Discard, Storage: c.Storage, Replicas: c.Replicas,
-		MaxMsgs: orUnlimited(int64(c.MaxMessages)), MaxBytes: orUnlimited(c.MaxBytes), MaxAge: c.MaxAge, DuplicateWindow: c.DuplicateWindow,
+		MaxMsgs: orUnlimited(c.MaxMessages), MaxBytes: orUnlimited(c.MaxBytes), MaxAge: c.MaxAge, DuplicateWindow: c.DuplicateWindow,
 		Compression: c.Compression, AllowDirect: true, AllowBatched: js.BatchPublish == "auto" && hasFastIngest(server),
 	}
 }
