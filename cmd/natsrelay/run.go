@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/natsrelay/natsrelay/config"
@@ -71,5 +72,5 @@ func lockFailure(err error) error {
 	if _, ok := errors.AsType[*spool.LockedError](err); ok {
 		return withHints(err, "stop that one first, or give this one a state_dir of its own")
 	}
-	return err
+	return fmt.Errorf("state_dir: %w", err)
 }
