@@ -12,13 +12,11 @@ func newMan() *cobra.Command {
 		Example: `$ natsrelay man | man -l -
 $ natsrelay man spool ls | man -l -
 $ natsrelay man > /usr/local/share/man/man1/natsrelay.1`,
+		Args: namesCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			page, rest, err := cmd.Root().Find(args)
-			if err == nil && len(rest) > 0 {
-				err = unknownCommand(page, rest)
-			}
+			page, _, err := cmd.Root().Find(args)
 			if err != nil {
-				return withStatus(err, exitUsage)
+				return err
 			}
 			page.InitDefaultHelpFlag()
 			page.DisableAutoGenTag = true // no day of printing

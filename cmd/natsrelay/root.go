@@ -31,7 +31,21 @@ $ natsrelay run`,
 	root.SetUsageFunc(usage)
 	root.SetHelpFunc(help)
 	root.AddCommand(newDemo(), newRun(), newCheck(), newInit(), newListen(), newStatus(), newPause(), newResume(), newSpool(), newDead(), newVersion(), newCompletion(), newMan())
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Example = "$ natsrelay help run"
+		help.Args = namesCommand
+	}
 	return root
+}
+
+// namesCommand is for commands whose arguments name a command.
+func namesCommand(cmd *cobra.Command, args []string) error {
+	found, rest, err := cmd.Root().Find(args)
+	if err == nil && len(rest) > 0 {
+		err = unknownCommand(found, rest)
+	}
+	return err
 }
 
 // unknownCommand says what is wrong with a command line that names no command.
