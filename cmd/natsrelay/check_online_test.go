@@ -164,7 +164,7 @@ func TestCheckOnlineHTTP(t *testing.T) {
 func TestCheckOnlineBehindAProxy(t *testing.T) {
 	file := writeConfig(t, natstest.Start(t, "", nil).URL(), "http://ingest.invalid")
 	cmd := exec.Command("natsrelay", "check", "--online", "-c", file) // the environment is read once a process
-	cmd.Env = append(os.Environ(), "HTTP_PROXY=http://127.0.0.1:1", "NO_PROXY=")
+	cmd.Env = append(os.Environ(), "HTTP_PROXY=http://127.0.0.1:1", "NO_PROXY=", "no_proxy=")
 	said, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(said), "orders: sink: http://ingest.invalid: not looked at: it is behind a proxy\n") {
 		t.Errorf("%v: %s", err, said)
