@@ -44,50 +44,66 @@ func NewDeadLetterDisk(dir string, maxBytes, minFree int64, log zerolog.Logger) 
 	return s
 }
 
-// Store implements relay.DeadLetters. The letters are fsynced when it returns: one fsync serves all lanes that wait for it.
+// errNoRoom: what fills the store are files that are done with and cannot be unlinked.
+var errNoRoom = errors.New("there is no older letter to give way")
+
+// Store implements relay.DeadLetters. The letters are fsynced when it returns: one fsync serves all lanes that wait for it. Those of an attempt
+// that failed are taken out again, for they will come again: a store that fails often must not fill up with them.
 func (s *DeadLetterDisk) Store(_ context.Context, letters []*relay.DeadLetter) (displaced int, err error) {
-	disk, displaced, err := s.append(letters)
+	disk, seqs, displaced, err := s.append(letters)
 	if err == nil {
 		err = disk.Sync()
 	}
-	if err != nil {
-		return displaced, fmt.Errorf("dead letters in %s: %w", s.dir, err)
+	if err == nil {
+		return displaced, nil
 	}
-	return displaced, nil
+	if len(seqs) > 0 {
+		disk.Settle(seqs)
+		s.recount(disk)
+	}
+	return displaced, fmt.Errorf("dead letters in %s: %w", s.dir, err)
 }
 
-func (s *DeadLetterDisk) append(letters []*relay.DeadLetter) (disk *spool.Spool, displaced int, err error) {
+// append returns the sequence numbers of the letters that it has written.
+func (s *DeadLetterDisk) append(letters []*relay.DeadLetter) (disk *spool.Spool, seqs []uint64, displaced int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spool == nil {
 		if s.spool, err = spool.Open(s.dir, s.opts); err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 	}
-	defer s.recount(s.spool)
+	disk = s.spool
+	defer s.recount(disk)
 	records := make([]spool.Record, len(letters))
 	for i, l := range letters {
 		stored := l.Stored()
-		stored.Seq = s.spool.LastSeq() + 1 + uint64(i)
+		stored.Seq = disk.LastSeq() + 1 + uint64(i)
 		records[i] = stored.EncodeRecord()
 	}
 	for len(records) > 0 {
-		n, err := s.spool.Append(records)
+		n, err := disk.Append(records)
+		for _, rec := range records[:n] {
+			seqs = append(seqs, rec.Seq)
+		}
 		records = records[n:]
 		switch {
 		case errors.Is(err, spool.ErrFull):
-			dropped, err := s.spool.DropOldest()
+			dropped, err := disk.DropOldest()
+			if err == nil && dropped.Last == 0 {
+				err = errNoRoom
+			}
 			if err != nil {
-				return s.spool, displaced, err
+				return disk, seqs, displaced, err
 			}
 			displaced += dropped.Records
 		case errors.Is(err, spool.ErrTooLarge):
-			return s.spool, displaced, &relay.Fault{Err: err, Blocked: true} // until somebody raises dead_letter.max
+			return disk, seqs, displaced, &relay.Fault{Err: err, Blocked: true} // until somebody raises dead_letter.max
 		case err != nil:
-			return s.spool, displaced, err
+			return disk, seqs, displaced, err
 		}
 	}
-	return s.spool, displaced, nil
+	return disk, seqs, displaced, nil
 }
 
 // Close implements relay.DeadLetters.

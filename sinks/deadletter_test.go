@@ -189,14 +189,20 @@ func TestDeadLetterNATSFails(t *testing.T) {
 	})
 }
 
-// syncFS is the operating system's file system, on which fsync can be made to fail.
-type syncFS struct{ broken atomic.Bool }
+// syncFS is the operating system's file system, on which fsync, or unlinking, can be made to fail.
+type syncFS struct{ broken, stuck atomic.Bool }
 
 func (fs *syncFS) MkdirAll(dir string) error    { return os.MkdirAll(dir, 0o700) }
 func (fs *syncFS) Rename(from, to string) error { return os.Rename(from, to) }
-func (fs *syncFS) Remove(name string) error     { return os.Remove(name) }
 func (fs *syncFS) SyncDir(string) error         { return nil }
 func (fs *syncFS) Free(string) (int64, error)   { return math.MaxInt64, nil }
+func (fs *syncFS) Remove(name string) error {
+	if fs.stuck.Load() {
+		return syscall.EACCES
+	}
+	return os.Remove(name)
+}
+
 func (fs *syncFS) ReadDir(dir string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -235,7 +241,7 @@ func (f *syncFile) Sync() error {
 	return nil
 }
 
-// A letter whose fsync failed is not stored: it may be there twice afterwards, but the route has kept its message.
+// A letter whose fsync failed is not stored: the route has kept its message. However often that happens, the letter is there once in the end.
 func TestDeadLetterDiskWaitsForTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	fs := &syncFS{}
@@ -243,16 +249,73 @@ func TestDeadLetterDiskWaitsForTheDisk(t *testing.T) {
 	s.opts.FS = fs
 	defer s.Close(t.Context())
 	fs.broken.Store(true)
-	if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 10)}); !errors.Is(err, syscall.EIO) {
-		t.Errorf("fsync failed, and Store said %v", err)
+	for range 3 {
+		if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 10)}); !errors.Is(err, syscall.EIO) {
+			t.Errorf("fsync failed, and Store said %v", err)
+		}
 	}
 	fs.broken.Store(false)
 	if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 10)}); err != nil {
 		t.Error(err)
 	}
-	if got := storedLetters(t, dir); len(got) == 0 || len(got) > 2 || got[0].ID != "1" {
-		t.Errorf("%d letters", len(got))
+	if got := storedLetters(t, dir); len(got) != 1 || got[0].ID != "1" || s.Stored() != 1 {
+		t.Errorf("%d letters, of which %d are counted", len(got), s.Stored())
 	}
+}
+
+// While a letter that is too large waits for somebody, those that came with it do not fill the store anew with each attempt, at the cost of older ones.
+func TestDeadLetterDiskWithOneThatIsTooLarge(t *testing.T) {
+	s := NewDeadLetterDisk(t.TempDir(), 16<<20, 0, zerolog.Nop())
+	defer s.Close(t.Context())
+	for i := range 15 {
+		if n, err := s.Store(t.Context(), []*relay.DeadLetter{letter(fmt.Sprint(i), 1<<20)}); n != 0 || err != nil {
+			t.Fatalf("displaced %d: %v", n, err)
+		}
+	}
+	displaced := 0
+	for range 40 {
+		n, err := s.Store(t.Context(), []*relay.DeadLetter{letter("a", 1<<20), letter("b", 17<<20)})
+		displaced += n
+		if !errors.Is(err, spool.ErrTooLarge) {
+			t.Fatal(err)
+		}
+	}
+	if n := s.Stored(); n+displaced != 15 || displaced > 5 {
+		t.Errorf("%d letters of 15, %d gave way", n, displaced)
+	}
+}
+
+// A store that is full of files that are done with and cannot be unlinked has no letter to give up: it fails, until they can.
+func TestDeadLetterDiskThatCannotBeEmptied(t *testing.T) {
+	s := NewDeadLetterDisk(t.TempDir(), 4<<20, 0, zerolog.Nop())
+	fs := &syncFS{}
+	s.opts.FS = fs
+	defer s.Close(t.Context())
+	fill := func() (stored int, err error) {
+		for range 5 {
+			if _, err := s.Store(t.Context(), []*relay.DeadLetter{letter("1", 1<<20)}); err != nil {
+				return stored, err
+			}
+			stored++
+		}
+		return stored, nil
+	}
+	if _, err := fill(); err != nil {
+		t.Fatal(err)
+	}
+	fs.stuck.Store(true)
+	all := Redrive{Progress: func(int, int) {}, Put: func(context.Context, []*relay.Stored) error { return nil }}
+	if moved, err := s.Redrive(t.Context(), all); moved < 3 || err != nil {
+		t.Fatalf("moved %d: %v", moved, err)
+	}
+	if n, err := fill(); !errors.Is(err, errNoRoom) {
+		t.Errorf("stored %d: %v", n, err)
+	}
+	fs.stuck.Store(false)
+	natstest.Eventually(t, "files are unlinked, and letters stored", func() bool {
+		n, err := fill()
+		return n == 5 && err == nil
+	})
 }
 
 // What is refused again while letters are put back stays for the next time.
