@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/natsrelay/natsrelay/relay/spool"
@@ -71,6 +72,9 @@ func ParseJSONLine(data []byte) (*Stored, error) {
 	if err := dec.Decode(&l); err != nil {
 		return nil, err
 	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("there is more on the line than one message")
+	}
 	s := &Stored{Seq: l.Seq, Message: Message{ID: l.ID, Subject: l.Subject, Time: l.Time, Stream: l.Stream, Sequence: l.Sequence, Header: l.Headers, Data: l.Data}}
 	if v := l.Verdict; v != nil {
 		s.condemn(v.Reason, errors.New(v.Error))
@@ -80,6 +84,8 @@ func ParseJSONLine(data []byte) (*Stored, error) {
 		return nil, errors.New(`"subject" is missing`)
 	case l.ID == "":
 		return nil, errors.New(`"id" is missing`)
+	case !time.Unix(0, l.Time.UnixNano()).Equal(l.Time): // a record has nanoseconds in 64 bits
+		return nil, errors.New(`"time" is missing, or not of the years 1678 to 2262`)
 	case (l.Data == nil) == (l.DataBase64 == nil):
 		return nil, errors.New(`one of "data" and "data_base64" is needed`)
 	case l.DataBase64 != nil:

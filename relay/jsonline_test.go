@@ -42,9 +42,16 @@ func TestJSONLineRoundTrip(t *testing.T) {
 }
 
 func TestParseJSONLineRefuses(t *testing.T) {
+	const good = `{"id":"1","subject":"a","time":"2026-11-01T12:00:00Z","data":1}`
+	if _, err := ParseJSONLine([]byte(good + "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	at := `,"time":"2026-11-01T12:00:00Z"`
 	for _, bad := range []string{
-		"", "[]", `{"id":"1","data":1}`, `{"subject":"a","data":1}`, `{"id":"1","subject":"a"}`,
-		`{"id":"1","subject":"a","data":1,"data_base64":""}`, `{"id":"1","subject":"a","data_base64":"%"}`, `{"id":"1","subject":"a","data":1,"extra":2}`,
+		"", "[]", `{"id":"1","data":1` + at + `}`, `{"subject":"a","data":1` + at + `}`, `{"id":"1","subject":"a"` + at + `}`,
+		`{"id":"1","subject":"a","data":1,"data_base64":""` + at + `}`, `{"id":"1","subject":"a","data_base64":"%"` + at + `}`,
+		`{"id":"1","subject":"a","data":1,"extra":2` + at + `}`, good + good, good + ",", good + " x",
+		`{"id":"1","subject":"a","data":1}`, `{"id":"1","subject":"a","data":1,"time":"2400-01-01T00:00:00Z"}`,
 	} {
 		if s, err := ParseJSONLine([]byte(bad)); err == nil {
 			t.Errorf("%s: no error, but %+v", bad, s)
