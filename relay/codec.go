@@ -21,7 +21,7 @@ import (
 //	payload  the rest
 //
 // A message with a verdict has the version condemnedVersion, and behind that two strings: reason and error. One that comes from a stream
-// has originFlag in the version, too.
+// has originFlag in the version, too, and one that was put back has lateFlag.
 //
 // A key with several values is several pairs, values in their order; keys are sorted, so that equal messages are equal bytes.
 
@@ -29,6 +29,7 @@ const (
 	recordVersion    = 1
 	condemnedVersion = 2
 	originFlag       = 1 << 3
+	lateFlag         = 1 << 4
 )
 
 var errRecord = errors.New("not a message record")
@@ -38,6 +39,9 @@ func appendRecord(dst []byte, m *Message) []byte {
 	var flags byte
 	if m.Stream != "" {
 		flags = originFlag
+	}
+	if m.Late {
+		flags |= lateFlag
 	}
 	if v := m.verdict; v != nil {
 		dst = appendString(appendString(append(dst, condemnedVersion|flags), v.reason), v.err.Error())
@@ -74,7 +78,7 @@ func decodeRecord(m *Message, rec spool.Record) error {
 		return fmt.Errorf("%w: it is empty", errRecord)
 	}
 	d := decoder{rest: rec.Data[1:]}
-	switch v := rec.Data[0] &^ originFlag; v {
+	switch v := rec.Data[0] &^ (originFlag | lateFlag); v {
 	case recordVersion:
 	case condemnedVersion:
 		m.condemn(d.string(), errors.New(d.string()))
@@ -86,6 +90,7 @@ func decodeRecord(m *Message, rec spool.Record) error {
 			return fmt.Errorf("%w: its stream has no name", errRecord)
 		}
 	}
+	m.Late = rec.Data[0]&lateFlag != 0
 	m.Time = time.Unix(0, rec.Time)
 	m.Subject = d.string()
 	m.ID = d.string()

@@ -18,6 +18,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		"payload": {Subject: "orders.eu.42", ID: "x-1", Time: at, Data: []byte("{\"n\":1}\x00\xff")},
 		"headers": {Subject: "a.b", ID: "2", Time: at, Data: []byte("x"), Header: Header{"B": {"2", "1", ""}, "a": {"é"}, "Status": {"503"}}},
 		"stream":  {Subject: "a.b", ID: "ORDERS:9", Time: at, Data: []byte("x"), Stream: "ORDERS", Sequence: 9},
+		"late":    {Subject: "a.b", ID: "ORDERS:9", Time: at, Data: []byte("x"), Stream: "ORDERS", Sequence: 9, Late: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := spool.Record{Seq: 7, Time: at.UnixNano(), Data: appendRecord(nil, m)}

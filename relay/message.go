@@ -36,6 +36,8 @@ type Message struct {
 	// Stream and Sequence are its place in the JetStream stream that it comes from; "" and 0: from none.
 	Stream   string
 	Sequence uint64
+	// Late: it was put back into its route, so that messages which have later places in the stream may have gone before it.
+	Late bool
 	// Receipt settles the message upstream. nil: upstream keeps nothing.
 	Receipt Receipt
 	// Respond answers the request that the message is. nil, as for nearly all: nobody is to be answered.

@@ -66,7 +66,7 @@ func (b *buffer) wakeAll() {
 
 // putBack waits for room for the message, and gives nothing up for it.
 func (b *buffer) putBack(ctx context.Context, m *Message) error {
-	m.cost = m.Size()
+	m.Late, m.cost = true, m.Size()
 	if m.cost > b.opts.Memory {
 		return fmt.Errorf("message %s is larger than the whole buffer", m.ID)
 	}

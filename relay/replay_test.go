@@ -46,6 +46,15 @@ func TestReplayIsSafeAndInOrder(t *testing.T) {
 			o.Buffer.Disk, o.Buffer.Persist, o.Buffer.SpillAfter = 1<<30, persist, time.Hour
 			o.Delivery.Ordering = OrderStrict
 			sink, up := onOffSink()
+			answer, late := sink.answer, 0
+			sink.answer = func(batch []*Message, out []Outcome) error {
+				for _, m := range batch {
+					if m.Late && up.Load() {
+						late++
+					}
+				}
+				return answer(batch, out)
+			}
 			route, accept, stop := start(t, o, sink)
 			publish(t, accept, 5, 1)
 			if n, err := route.Replay(t.Context(), toPutBack(2000, 10)); n != 2000 || err != nil {
@@ -60,6 +69,9 @@ func TestReplayIsSafeAndInOrder(t *testing.T) {
 			stop()
 			if len(sink.arrived) != 2008 || sink.arrived[4] != "s.0 000004" || sink.arrived[5] != "s.0 again 000000 xxxxxxxxxx" || sink.arrived[2005] != "s.0 000000" {
 				t.Errorf("%d arrived: %q …", len(sink.arrived), sink.arrived[:min(7, len(sink.arrived))])
+			}
+			if late != 2000 {
+				t.Errorf("the sink is told of %d messages that they were put back, want 2,000", late)
 			}
 			if !slices.IsSorted(sink.arrived[5:2005]) {
 				t.Error("what was put back came out of order")

@@ -49,6 +49,7 @@ func (o origin) covers(p origin) bool {
 // A resumption is what is known of a route's messages in the target stream, with exactly_once. The route is strict: one lane.
 type resumption struct {
 	created time.Time // of the target stream
+	stream  string    // whose messages were looked for, "": whatever the route had sent
 	seen    uint64    // the stream's messages up to here have been looked at, or are our own
 	last    origin    // the newest of this route up to there; zero: none
 	idle    time.Time // since when nothing is delivered
@@ -58,10 +59,11 @@ type resumption struct {
 // has not delivered for so long may have been stood in for.
 const standbyIdle = time.Second
 
-// origin returns where a message comes from; zero for one that is from no stream.
+// origin returns where a message comes from; zero for one that is from no stream, or is behind others of its stream that the target may have got
+// before it, as a dead letter is that was put back into its route: what the target holds says nothing of that.
 func (s *JetStream) origin(m *relay.Message) origin {
 	stream := m.Stream
-	if stream == "" {
+	if stream == "" || m.Late {
 		return origin{}
 	}
 	if s.opts.Domain != "" {
@@ -72,16 +74,20 @@ func (s *JetStream) origin(m *relay.Message) origin {
 
 // provenance returns the value of HeaderOrigin to send with a message, "" for none.
 func (s *JetStream) provenance(m *relay.Message) string {
-	if s.resume == nil || m.Stream == "" {
+	if s.resume == nil {
 		return ""
 	}
-	return s.origin(m).String()
+	o := s.origin(m)
+	if o.stream == "" {
+		return ""
+	}
+	return o.String()
 }
 
 // noteStored notes that the target has a message, in this place.
 func (r *resumption) noteStored(o origin, seq uint64) {
 	r.seen = max(r.seen, seq)
-	if !r.last.covers(o) {
+	if o.stream != "" && !r.last.covers(o) {
 		r.last = o
 	}
 }
@@ -98,8 +104,8 @@ func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) erro
 	r := s.resume
 	defer func() { r.idle = time.Now() }()
 	stoodIn := s.opts.Standby && time.Since(r.idle) > standbyIdle
-	if s.unsure() || stoodIn {
-		if err := s.catchUp(a.ctx, a.epoch, s.origin(a.Messages[0]).stream, a.Messages[0].Time); err != nil {
+	if from := s.comesFrom(a); s.unsure() || stoodIn || from != r.stream {
+		if err := s.catchUp(a.ctx, a.epoch, from, a.Messages[0].Time); err != nil {
 			return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
 		}
 	}
@@ -111,6 +117,16 @@ func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) erro
 		a.newest = origin{}
 	}
 	return nil
+}
+
+// comesFrom returns the stream that the batch comes from, or the last one before, if none of its messages says.
+func (s *JetStream) comesFrom(a *attempt) string {
+	for _, m := range a.Messages {
+		if o := s.origin(m); o.stream != "" {
+			return o.stream
+		}
+	}
+	return s.resume.stream
 }
 
 // admit lets those messages of the batch be published that have not been, up to where it begins to repeat itself. It settles those that the target holds.
@@ -163,8 +179,8 @@ func (s *JetStream) catchUp(ctx context.Context, epoch natsconn.Epoch, stream st
 	if err != nil {
 		return streamTrouble(becauseCut(ctx, err))
 	}
-	if !info.Created.Equal(r.created) || info.State.LastSeq < r.seen {
-		*r = resumption{created: info.Created}
+	if !info.Created.Equal(r.created) || info.State.LastSeq < r.seen || stream != r.stream {
+		*r = resumption{created: info.Created, stream: stream}
 	}
 	scan := &originScan{sink: s, nc: nc, stream: stream}
 	found, ok, err := scan.newest(ctx, max(r.seen+1, info.State.FirstSeq), info.State.LastSeq, before.Add(-clockSkew))
@@ -172,7 +188,7 @@ func (s *JetStream) catchUp(ctx context.Context, epoch natsconn.Epoch, stream st
 		return becauseCut(ctx, err)
 	}
 	if ok {
-		r.last = found
+		r.last, r.stream = found, found.stream
 	}
 	r.seen = info.State.LastSeq
 	return nil
@@ -186,7 +202,7 @@ const clockSkew = time.Hour
 type originScan struct {
 	sink   *JetStream
 	nc     *nats.Conn
-	stream string // of the origin
+	stream string // of the origin, "": any
 }
 
 // firstChunk is how many messages are looked at first, from the end of the stream; each further chunk is 8 times as long.
@@ -273,5 +289,5 @@ func (s *originScan) mine(h nats.Header) (origin, bool) {
 		return origin{}, false
 	}
 	o, ok := parseOrigin(origins[len(origins)-1])
-	return o, ok && o.stream == s.stream
+	return o, ok && (s.stream == "" || o.stream == s.stream)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +227,35 @@ func TestExactlyOnceOfRepeatsThatComeLater(t *testing.T) {
 	}
 	if a.upTo != 30 {
 		t.Errorf("the first %d messages may be published, want all", a.upTo)
+	}
+}
+
+// A dead letter that is put back into its route is sent, though the target holds messages from behind it; and it does not make the relay forget that.
+func TestExactlyOnceOfWhatIsPutBack(t *testing.T) {
+	for _, way := range []string{"fast", "chained"} {
+		t.Run(way, func(t *testing.T) {
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			nc := srv.Client()
+			createForgetful(t, nc, "")
+			late := numbered(40, 2)
+			for _, m := range late {
+				m.Late = true
+			}
+			s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+			deliverAll(t, s, slices.Concat(numbered(0, 40), numbered(42, 58)))
+			deliverAll(t, s, late[:1])
+			time.Sleep(forgotten)
+			deliverAll(t, s, numbered(90, 20))
+			s = newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+			deliverAll(t, s, late[1:]) // the first thing that it hears of
+			time.Sleep(forgotten)
+			deliverAll(t, s, numbered(100, 20))
+			want := slices.Concat(numbered(0, 40), numbered(42, 58), late[:1], numbered(100, 10), late[1:], numbered(110, 10))
+			got := ourNumbers(t, nc)
+			if !slices.EqualFunc(want, got, func(m *relay.Message, n int) bool { return string(m.Data) == strconv.Itoa(n) }) {
+				t.Errorf("the stream holds %v", got)
+			}
+		})
 	}
 }
 

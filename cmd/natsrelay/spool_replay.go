@@ -159,6 +159,7 @@ type replayWriter struct {
 }
 
 func (w *replayWriter) add(m *relay.Stored) error {
+	m.Late = true
 	m.Seq = w.spool.LastSeq() + uint64(len(w.batch)) + 1
 	w.batch = append(w.batch, m.EncodeRecord())
 	if len(w.batch) < replayBatch {
