@@ -33,8 +33,14 @@ type attachment struct {
 	accept func(*relay.Message) error
 	subs   []*subscription
 	drops  episode
-	errs   chan error // from the connection's event goroutine
+	errs   chan denial // from the connection's event goroutine
 	remove func()
+}
+
+// A denial is the server's word that it does not take a subscription, and in which life of the connection it was given.
+type denial struct {
+	err        error
+	reconnects uint64
 }
 
 // A subscription is one subject. A denied one is kept and tried again for ever.
@@ -44,18 +50,23 @@ type subscription struct {
 	done    chan struct{} // closed when its last callback has returned
 	counted int           // of sub.Dropped()
 
-	denied  bool
-	attempt int // since it was denied
-	retryAt time.Time
+	denied   bool
+	deniedIn uint64 // in which life of the connection, as far as is known
+	attempt  int    // since it was denied
+	retryAt  time.Time
 }
 
 func newAttachment(c *Core, nc *nats.Conn, accept func(*relay.Message) error) *attachment {
 	a := &attachment{core: c, nc: nc, accept: accept, drops: episode{log: c.log}}
 	// Room for several rounds of violations: one each subject. A lost one is heard again at its next retry.
-	a.errs = make(chan error, 4*len(c.cfg.Subjects))
+	a.errs = make(chan denial, 4*len(c.cfg.Subjects))
 	a.remove = c.conn.OnError(func(err error) {
+		violation, ok := errors.AsType[*natsconn.PermissionError](err)
+		if ok && violation.Publish || !ok && !errors.Is(err, nats.ErrMaxSubscriptionsExceeded) {
+			return
+		}
 		select {
-		case a.errs <- err:
+		case a.errs <- denial{err, c.conn.Stats().Reconnects}:
 		default:
 		}
 	})
@@ -86,8 +97,8 @@ func (a *attachment) run(ctx context.Context, closed <-chan struct{}) error {
 			return nil
 		case <-closed:
 			return nil
-		case err := <-a.errs:
-			a.heed(err)
+		case d := <-a.errs:
+			a.heed(d)
 		case now := <-ticker.C:
 			a.confirm(ctx)
 			a.countDrops(now)
@@ -199,39 +210,37 @@ func (a *attachment) countDropped(s *subscription) int {
 	return n
 }
 
-// heed takes note of an error that the connection reports. A violation concerns the subscription
-// that it names; that the server takes no more subscriptions may concern any.
-func (a *attachment) heed(err error) {
-	violation, ok := errors.AsType[*natsconn.PermissionError](err)
-	full := errors.Is(err, nats.ErrMaxSubscriptionsExceeded)
-	if !full && (!ok || violation.Publish) {
-		return
-	}
+// heed takes note of a denial. A violation concerns the subscription that it names; that the server takes no more subscriptions may
+// concern any.
+func (a *attachment) heed(d denial) {
+	violation, _ := errors.AsType[*natsconn.PermissionError](d.err)
 	for _, s := range a.subs {
-		if full || violation.Subject == s.subject && violation.Queue == a.core.cfg.Queue {
-			a.deny(s, err)
+		if violation == nil || violation.Subject == s.subject && violation.Queue == a.core.cfg.Queue {
+			a.deny(s, d)
 		}
 	}
 }
 
-func (a *attachment) deny(s *subscription, err error) {
+func (a *attachment) deny(s *subscription, d denial) {
+	s.deniedIn = d.reconnects
 	if s.denied {
 		return // said already; natsconn logs the repeats, throttled
 	}
 	pause := a.core.deniedPause(0)
 	s.denied, s.attempt, s.retryAt = true, 0, time.Now().Add(pause)
 	a.core.denied.Add(1)
-	a.core.log.Error().Err(err).Str("subject", s.subject).Str("queue", a.core.cfg.Queue).Dur("next_in", pause.Round(time.Millisecond)).
+	a.core.log.Error().Err(d.err).Str("subject", s.subject).Str("queue", a.core.cfg.Queue).Dur("next_in", pause.Round(time.Millisecond)).
 		Msg("the server denies the subscription: nothing is received on it; trying again for ever")
 }
 
-// retryDenied subscribes again where it was denied.
+// retryDenied subscribes again where it was denied, after a pause, or when nats.go has done so with a new connection.
 func (a *attachment) retryDenied(now time.Time) {
-	if !a.core.conn.Stats().Connected {
+	conn := a.core.conn.Stats()
+	if !conn.Connected {
 		return // nats.go subscribes again when it is back
 	}
 	for _, s := range a.subs {
-		if !s.denied || now.Before(s.retryAt) {
+		if !s.denied || now.Before(s.retryAt) && s.deniedIn == conn.Reconnects {
 			continue
 		}
 		s.attempt++
@@ -244,13 +253,21 @@ func (a *attachment) retryDenied(now time.Time) {
 	}
 }
 
-// permitted subscribes again and says whether the server has taken it. The violation precedes the PONG on the
+// permitted subscribes again, unless nats.go has, and says whether the server has taken it. The violation precedes the PONG on the
 // wire; its event may come later than the flush returns, but nats.go's LastError is set by then.
 func (a *attachment) permitted(s *subscription) bool {
-	a.unsubscribe(s)
 	before := a.nc.LastError()
-	if err := a.subscribe(s); err != nil {
-		return false // the connection is closed: run hears of it
+	if reconnects := a.core.conn.Stats().Reconnects; s.deniedIn == reconnects {
+		a.unsubscribe(s)
+		if err := a.subscribe(s); err != nil {
+			return false // the connection is closed: run hears of it
+		}
+	} else {
+		// It may be one that messages come on by now: they would be lost with it. A violation may be its own, and have come already.
+		s.deniedIn = reconnects
+		if errors.Is(before, nats.ErrPermissionViolation) {
+			return false
+		}
 	}
 	if err := a.nc.FlushTimeout(flushTimeout); err != nil {
 		return false // cut: nats.go subscribes again with the next connection

@@ -455,6 +455,44 @@ func TestCoreDeniedSubscriptionIsReportedAndTriedForEver(t *testing.T) {
 	}
 }
 
+// A subscription that is permitted with a new connection has messages: they are not lost for the sake of trying it again.
+func TestCorePermittedWithANewConnection(t *testing.T) {
+	srv := natstest.Start(t, permitting(`"ok"`), nil)
+	cfg := natstest.Config(srv.URL())
+	cfg.User, cfg.Password = "u", "p"
+	h := prepare(t, cfg, "", "no")
+	again := make(chan struct{})
+	h.src.deniedPause = func(attempt int) time.Duration {
+		if attempt > 0 {
+			<-again
+		}
+		return 0
+	}
+	h.run()
+	natstest.Eventually(t, "denied", func() bool { return h.src.Stats().Denied == 1 })
+	srv.Reload(permitting(`"ok", "no"`))
+	srv.Restart()
+	admin := srv.Client(nats.UserInfo("admin", "p"))
+	natstest.Eventually(t, "subscribed with the new connection", func() bool { return srv.Interest("no") == 1 })
+	h.hold = make(chan struct{})
+	const n = 5000
+	for i := range n {
+		_ = admin.Publish("no", []byte(strconv.Itoa(i)))
+	}
+	publish(t, admin, "other", "")
+	client, _, _ := h.conn.Attach(t.Context())
+	natstest.Eventually(t, "the client has it all", func() bool { return client.Stats().InMsgs >= n })
+	close(again)
+	close(h.hold)
+	natstest.Eventually(t, "state cleared", func() bool { return h.src.Stats().Denied == 0 })
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.data(); len(got) != n || got[n-1] != strconv.Itoa(n-1) {
+		t.Errorf("%d messages passed on, want %d", len(got), n)
+	}
+}
+
 // The source says why nothing can arrive, from before the first connection on.
 func TestCoreTrouble(t *testing.T) {
 	srv := natstest.Start(t, permitting(`"ok"`), nil)
