@@ -50,6 +50,7 @@ type buffer struct {
 
 	spilling bool
 	tail     []*Message
+	writing  bool // what was the first of the tail
 	gap      bool
 	readFrom uint64   // record at which the gap starts
 	settled  []uint64 // records removed, and still to be settled on disk: see settleOnDisk

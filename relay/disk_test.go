@@ -483,6 +483,47 @@ func TestBufferTakesLargeMessagesInAnOutage(t *testing.T) {
 	})
 }
 
+// While the disk fails, each attempt to write to it again lets no more into memory than its bound.
+func TestBufferKeepsItsBoundWhileTheDiskIsTriedAgain(t *testing.T) {
+	for name, policy := range map[string]WhenFull{"block": Block, "drop_oldest": DropOldest, "drop_newest": DropNewest} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fs := &faultyFS{FS: spool.OS()}
+				disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{FS: fs, MaxBytes: 1 << 30})
+				if err != nil {
+					t.Fatal(err)
+				}
+				o := BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistOverflow, WhenFull: policy}
+				b := newBuffer(o, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+				b.setSink(true)
+				b.start()
+				eio := syscall.EIO
+				fs.fault.Store(&eio)
+				const size = 100_000
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for b.put(&Message{Subject: "s", ID: "x", Data: make([]byte, size), Time: time.Now()}) != ErrStopped {
+						time.Sleep(100 * time.Millisecond)
+					}
+				}()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if held := b.depth().memoryBytes; held > o.Memory+size+messageOverhead+10 {
+					t.Errorf("%d bytes in memory after a minute, the bound is %d and a message", held, o.Memory)
+				}
+				fs.fault.Store(nil)
+				b.stopPuts()
+				<-done
+				b.stopTakes()
+				if err := b.close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
 // Whoever asks how a route stands does not wait for its disk, not even while the last fsync lasts.
 func TestDepthDoesNotWaitForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -139,11 +139,13 @@ func (b *buffer) writeSome() bool {
 	if len(batch) == 0 {
 		return false
 	}
+	b.writing = true
 	b.mu.Unlock()
 	b.keeper.at(writing)
 	first, n, err := b.append(batch)
 	b.keeper.at(resting)
 	b.mu.Lock()
+	b.writing = false
 	horizon := b.horizon()
 	for i, m := range batch[:n] {
 		m.record = first + uint64(i)

@@ -52,7 +52,7 @@ func (b *buffer) admit(m *Message) error {
 func (b *buffer) fits(size int64) bool {
 	limit := b.opts.Memory
 	switch {
-	case b.held == 0, b.spilling && b.diskTakes() && b.held == b.ready:
+	case b.held == 0, b.spilling && b.diskTakes() && len(b.tail) == 0 && !b.writing:
 		return true // nothing waits to be written: the queues, which may be full for as long as the sink is down, keep no message from the disk
 	case !b.spilling && b.opts.Disk > 0:
 		limit -= limit / 4 // kept free for the tail, or nothing could come while the keeper starts to write
