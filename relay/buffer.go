@@ -196,6 +196,7 @@ func (b *buffer) fill(l *lane, limits Limits, offered bool) (full bool) {
 		if b.expired(m.Time) && !b.opts.KeepExpired {
 			b.discard(q.pop(), DropMaxAge)
 			b.freed()
+			b.work.Signal() // the keeper settles it on disk: this lane may have to wait
 			continue
 		}
 		if l.bytes+m.cost > limits.Bytes && len(l.batch) > 0 || offered && b.condemned(m) {

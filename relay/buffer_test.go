@@ -317,3 +317,39 @@ func TestBufferGoesOnBehindWhatIsTooOld(t *testing.T) {
 		})
 	}
 }
+
+// What has become too old is gone from the disk, too, though the lane that has found it out has nothing to deliver and waits.
+func TestBufferSettlesWhatIsTooOldOnDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, err := spool.Open(filepath.Join(t.TempDir(), "spool"), spool.Options{MaxBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := BufferOptions{Memory: 1 << 20, Disk: 1 << 30, Persist: PersistOutage, WhenFull: Block, MaxAge: time.Minute}
+		b := newBuffer(o, disk, 1, OrderStrict, &counters{}, newDrops(zerolog.Nop()), zerolog.Nop())
+		b.setSink(true)
+		b.start()
+		for range 3 {
+			if err := b.put(&Message{Subject: "s", ID: "x", Time: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		b.setSink(false)
+		synctest.Wait()
+		if n := disk.Stats().Records; n != 3 {
+			t.Fatalf("%d on disk: the test tests nothing", n)
+		}
+		time.Sleep(2 * time.Minute)
+		go b.take(b.lanes[0], Limits{Messages: 10, Bytes: 1 << 20})
+		time.Sleep(time.Second)
+		if d := b.depth(); d.memory != 0 || d.disk != 0 {
+			t.Errorf("%d in memory and %d on disk, all of them too old", d.memory, d.disk)
+		}
+		b.stopPuts()
+		b.stopTakes()
+		if err := b.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
