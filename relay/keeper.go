@@ -290,6 +290,7 @@ func (b *buffer) giveUpSegment(reason string) (n int, err error) {
 	for _, l := range b.lanes {
 		for _, m := range l.batch {
 			if m.record >= dropped.First && m.record <= dropped.Last {
+				delete(b.owed, m.record) // upstream is told when it is done
 				m.record, m.evicted = 0, true
 				n--
 			}
@@ -310,12 +311,13 @@ func (b *buffer) giveUpSegment(reason string) (n int, err error) {
 // errNoSegment: what fills the disk are files that are done with and cannot be unlinked.
 var errNoSegment = errors.New("there is nothing on disk to give up")
 
-// evicted returns how many messages that the disk has given up were never delivered after all.
+// evicted settles what the disk has given up and was never delivered after all, and returns how many messages that are.
 func (b *buffer) evicted() int {
 	n := 0
 	for _, l := range b.lanes {
 		for _, m := range l.batch {
 			if m.evicted && !m.settled {
+				m.settle(FateDone)
 				n++
 			}
 		}
@@ -395,8 +397,8 @@ func (b *buffer) readBack(rec spool.Record) {
 		b.settled = append(b.settled, rec.Seq)
 		return
 	}
-	if !b.opts.SettleStored {
-		m.Receipt = b.owed[rec.Seq]
+	m.Receipt = b.owed[rec.Seq]
+	if !b.opts.SettleStored { // or else it is still to be fsynced, or done with, whatever comes first
 		delete(b.owed, rec.Seq)
 	}
 	m.cost = m.Size()

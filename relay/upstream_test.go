@@ -468,3 +468,57 @@ func TestUpstreamStoredAndPurged(t *testing.T) {
 		}
 	})
 }
+
+// What has been on disk only and is delivered before it is fsynced is done, and not given back when the last fsync fails, too.
+func TestUpstreamStoredReadBackAndDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 5000 // more than memory holds
+		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+		eio := syscall.EIO
+		s.fs.syncFault.Store(&eio)
+		<-s.ledger.offer(s.buf.put, 0, n)
+		if delivered := drainInOrder(t, s.buf); delivered != n {
+			t.Fatalf("%d delivered", delivered)
+		}
+		if err := s.close(t); err == nil {
+			t.Error("the last fsync has not failed: the test tests nothing")
+		}
+		if done, returned := s.ledger.count(t, FateDone), s.ledger.count(t, FateReturned); done != n || returned != 0 {
+			t.Errorf("%d done and %d given back, all %d were delivered", done, returned, n)
+		}
+	})
+}
+
+// What is purged while it is being delivered, and before it is fsynced, is not done upstream until it is delivered, or given up and counted.
+func TestUpstreamStoredPurgedBeforeItIsDone(t *testing.T) {
+	for _, delivered := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+			eio := syscall.EIO
+			s.fs.syncFault.Store(&eio)
+			<-s.ledger.offer(s.buf.put, 0, 10)
+			time.Sleep(time.Second)
+			batch := s.buf.take(s.buf.lanes[0], Limits{Messages: 4, Bytes: 1 << 20})
+			if n, err := s.buf.purge(t.Context()); n != 6 || err != nil {
+				t.Errorf("%d purged, %v; want all but the four that are being delivered", n, err)
+			}
+			if n := s.ledger.count(t, FateDone); n != 6 {
+				t.Errorf("%d done, want the six that were purged", n)
+			}
+			if delivered {
+				out := make([]Outcome, len(batch))
+				for i := range out {
+					out[i].Status = Delivered
+				}
+				s.buf.settle(s.buf.lanes[0], out)
+			}
+			s.fs.syncFault.Store(nil)
+			if err := s.close(t); err != nil {
+				t.Fatal(err)
+			}
+			if n, d := s.ledger.count(t, FateDone), s.drops.snapshot(); n != 10 || delivered != (d[DropBufferFull] == 0) {
+				t.Errorf("delivered %t: %d done, dropped: %v", delivered, n, d)
+			}
+		})
+	}
+}
