@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/natsrelay/natsrelay/config"
@@ -160,6 +161,46 @@ func TestDeadLetterNATS(t *testing.T) {
 	want[HeaderDeadSubject], want[relay.HeaderMsgID] = []string{"orders.eu.1"}, []string{"7"}
 	if diff := cmp.Diff(want, got[0].Header); diff != "" || got[0].Subject != "dead.orders" || len(got[0].Data) != 5 {
 		t.Errorf("subject %q, %d bytes, headers (-want +got):\n%s", got[0].Subject, len(got[0].Data), diff)
+	}
+}
+
+// A stream keeps every letter, whatever its message told the stream that it came from, or was meant for: nobody would hear that it is refused.
+func TestDeadLetterNATSInAStream(t *testing.T) {
+	srv := natstest.Start(t, natstest.JetStream(t), nil)
+	js, err := jetstream.New(srv.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "DEAD", Subjects: []string{"dead.>"}, AllowRollup: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newDeadLetterNATS(t, natstest.Config(srv.URL()))
+	commands := relay.Header{
+		"Nats-Expected-Stream": {"ELSEWHERE"}, "Nats-Expected-Last-Sequence": {"77"}, "Nats-Rollup": {"all"}, "Nats-TTL": {"1s"},
+		"Nats-Schedule": {"@every 1m"}, "Nats-Schedule-Target": {"x"}, "Nats-Incr": {"1"}, "Nats-Batch-Id": {"x"},
+	}
+	var letters []*relay.DeadLetter
+	for key, values := range commands {
+		l := letter(key, 5)
+		l.Message.Header[key] = values
+		letters = append(letters, l)
+	}
+	if _, err := s.Store(t.Context(), letters); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "all are in the stream", func() bool {
+		info, err := stream.Info(t.Context())
+		return err == nil && info.State.Msgs == uint64(len(letters))
+	})
+	for i, l := range letters {
+		m, err := stream.GetMsg(t.Context(), uint64(i+1))
+		if err != nil || m.Header.Get(relay.HeaderMsgID) != l.Message.ID || m.Header.Get("K") != "v" {
+			t.Errorf("letter %d, with %s: %v, %v", i+1, l.Message.ID, m, err)
+		}
+		if l.Message.Header[l.Message.ID] == nil {
+			t.Errorf("the message has lost %s", l.Message.ID)
+		}
 	}
 }
 
