@@ -109,6 +109,9 @@ func checkExactlyOnce(b *binder, route value, c *Route) {
 	if c.Delivery.Ordering != "strict" {
 		b.problem(at, `needs delivery.ordering = "strict"`)
 	}
+	if js := c.Source.JetStream; js != nil && js.Standby != "" && js.Ack == "stored" {
+		b.problem(at, `needs ack = "delivered" where another relay stands by: what one has stored comes behind what the other delivers meanwhile`)
+	}
 	if !c.Sink.NATS.Dedupe {
 		b.problem(at, "needs dedupe = true: it is by their id that the stream knows messages that are still on their way")
 	}

@@ -60,7 +60,7 @@ type JetStream struct {
 type JetStreamOptions struct {
 	Ordering relay.Ordering
 	RetryMax time.Duration // the longest pause between attempts
-	Standby  bool          // other relays may deliver in this one's stead
+	Standby  string        // the durable that others share with it, one of which may deliver in this one's stead; "": there are none
 	Via      string        // the route's entry in relay.HeaderVia
 	Domain   string        // JetStream domain of the source, "" if it has none
 	Log      zerolog.Logger

@@ -134,13 +134,15 @@ func checkInOrder(t testing.TB, got []int, n int) {
 }
 
 // numbered returns messages with the numbers from … from+n-1.
-func numbered(from, n int) []*relay.Message {
+func numbered(from, n int) []*relay.Message { return numberedVia("vm-17/orders", from, n) }
+
+func numberedVia(via string, from, n int) []*relay.Message {
 	batch := make([]*relay.Message, n)
 	for i := range batch {
 		data := strconv.Itoa(from + i)
 		batch[i] = &relay.Message{
 			Subject: "t.x", ID: "S:" + data, Data: []byte(data), Stream: "S", Sequence: uint64(from + i + 1), Time: time.Unix(1e9, int64(from+i)),
-			Header: relay.Header{relay.HeaderVia: {"vm-17/orders"}},
+			Header: relay.Header{relay.HeaderVia: {via}},
 		}
 	}
 	return batch

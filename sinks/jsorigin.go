@@ -16,7 +16,8 @@ import (
 )
 
 // HeaderOrigin says where a message comes from: "STREAM SEQUENCE TIME", the stream with its domain as DOMAIN/STREAM, the time in
-// nanoseconds since 1970. Only messages of routes with exactly_once have it.
+// nanoseconds since 1970. Only messages of routes with exactly_once have it. Relays that stand by for each other add the durable that they share: by
+// that they know each other's messages, for in HeaderVia each has a name of its own.
 const HeaderOrigin = "Natsrelay-Origin"
 
 // An origin is a message's place in the stream that it comes from.
@@ -32,12 +33,14 @@ func (o origin) String() string {
 	return string(strconv.AppendInt(b, o.time, 10))
 }
 
-func parseOrigin(s string) (o origin, ok bool) {
+// parseOrigin reads a value of HeaderOrigin; durable is "" if none is given.
+func parseOrigin(s string) (o origin, durable string, ok bool) {
 	stream, rest, _ := strings.Cut(s, " ")
-	sequence, nanos, _ := strings.Cut(rest, " ")
+	sequence, rest, _ := strings.Cut(rest, " ")
+	nanos, durable, _ := strings.Cut(rest, " ")
 	seq, err1 := strconv.ParseUint(sequence, 10, 64)
 	at, err2 := strconv.ParseInt(nanos, 10, 64)
-	return origin{stream, seq, at}, stream != "" && err1 == nil && err2 == nil
+	return origin{stream, seq, at}, durable, stream != "" && err1 == nil && err2 == nil
 }
 
 // covers reports whether a stream that holds o holds what comes from p, too: o is of the same stream and not before p. The time tells
@@ -81,6 +84,9 @@ func (s *JetStream) provenance(m *relay.Message) string {
 	if o.stream == "" {
 		return ""
 	}
+	if s.opts.Standby != "" {
+		return o.String() + " " + s.opts.Standby
+	}
 	return o.String()
 }
 
@@ -103,7 +109,7 @@ func (r *resumption) noteStored(o origin, seq uint64) {
 func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) error {
 	r := s.resume
 	defer func() { r.idle = time.Now() }()
-	stoodIn := s.opts.Standby && time.Since(r.idle) > standbyIdle
+	stoodIn := s.opts.Standby != "" && time.Since(r.idle) > standbyIdle
 	if from := s.comesFrom(a); s.unsure() || stoodIn || from != r.stream {
 		if err := s.catchUp(a.ctx, a.epoch, from, a.Messages[0].Time); err != nil {
 			return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
@@ -282,12 +288,13 @@ const scanTimeout = time.Minute
 
 var errCutShort = errors.New("it ended before its time")
 
-// mine returns the origin of one of this route's messages.
+// mine returns the origin of one of this route's messages, or of one that stands by for it.
 func (s *originScan) mine(h nats.Header) (origin, bool) {
 	via, origins := h[relay.HeaderVia], h[HeaderOrigin]
-	if len(via) == 0 || via[len(via)-1] != s.sink.opts.Via || len(origins) == 0 {
+	if len(via) == 0 || len(origins) == 0 {
 		return origin{}, false
 	}
-	o, ok := parseOrigin(origins[len(origins)-1])
-	return o, ok && (s.stream == "" || o.stream == s.stream)
+	o, durable, ok := parseOrigin(origins[len(origins)-1])
+	ours := via[len(via)-1] == s.sink.opts.Via || durable != "" && durable == s.sink.opts.Standby
+	return o, ok && ours && (s.stream == "" || o.stream == s.stream)
 }

@@ -259,17 +259,25 @@ func TestExactlyOnceOfWhatIsPutBack(t *testing.T) {
 	}
 }
 
-// Another relay stands in for this one, and this one comes back: what the other has delivered is not delivered again.
+// Another relay, of another name, stands in for this one, and this one comes back: what the other has delivered is not delivered again.
 func TestExactlyOnceStandby(t *testing.T) {
 	srv := natstest.Start(t, natstest.JetStream(t), nil)
 	nc := srv.Client()
 	createForgetful(t, nc, "")
-	standby := func(c *config.NATSSink, o *JetStreamOptions) { exactlyOnce("fast")(c, o); o.Standby = true }
-	a, b := newJetStream(t, natstest.Config(srv.URL()), standby), newJetStream(t, natstest.Config(srv.URL()), standby)
-	deliverAll(t, a, numbered(0, 100))
-	deliverAll(t, b, numbered(50, 100)) // a's acknowledgements upstream were lost
+	newOne := func(via string) (_ *JetStream, numbered func(from, n int) []*relay.Message) {
+		s := newJetStream(t, natstest.Config(srv.URL()), func(c *config.NATSSink, o *JetStreamOptions) {
+			exactlyOnce("fast")(c, o)
+			o.Standby, o.Via = "natsrelay-orders", via
+		})
+		return s, func(from, n int) []*relay.Message { return numberedVia(via, from, n) }
+	}
+	a, fromA := newOne("vm-17/orders")
+	b, fromB := newOne("vm-18/orders")
+	deliverAll(t, a, fromA(0, 100))
 	time.Sleep(standbyIdle + forgotten)
-	deliverAll(t, a, numbered(120, 100)) // and so were b's
+	deliverAll(t, b, fromB(50, 100)) // a's acknowledgements upstream were lost
+	time.Sleep(standbyIdle + forgotten)
+	deliverAll(t, a, fromA(120, 100)) // and so were b's
 	checkInOrder(t, ourNumbers(t, nc), 220)
 }
 
@@ -308,11 +316,13 @@ func TestExactlyOnceOfNoStream(t *testing.T) {
 
 func TestParseOrigin(t *testing.T) {
 	o := origin{"hub/ORDERS", 1 << 63, 1764000000123456789}
-	if got, ok := parseOrigin(o.String()); !ok || got != o {
-		t.Errorf("%q is read as %+v, %t", o, got, ok)
+	for durable, header := range map[string]string{"": o.String(), "d": o.String() + " d"} {
+		if got, by, ok := parseOrigin(header); !ok || got != o || by != durable {
+			t.Errorf("%q is read as %+v, %q, %t", header, got, by, ok)
+		}
 	}
-	for _, bad := range []string{"", "S", "S 1", "S x 1", "S 1 x", " 1 1", "S 1 1 1", "S -1 1"} {
-		if got, ok := parseOrigin(bad); ok {
+	for _, bad := range []string{"", "S", "S 1", "S x 1", "S 1 x", " 1 1", "S -1 1"} {
+		if got, _, ok := parseOrigin(bad); ok {
 			t.Errorf("%q is read as %+v", bad, got)
 		}
 	}

@@ -128,7 +128,9 @@ func (w *wiring) jetStreamOptions(r *config.Route) sinks.JetStreamOptions {
 	}
 	if source := r.Source.JetStream; source != nil {
 		o.Domain = w.cfg.NATS[source.NATS].JetStreamDomain
-		o.Standby = source.Standby != ""
+		if source.Standby != "" {
+			o.Standby = source.Durable
+		}
 	}
 	return o
 }
