@@ -1,7 +1,10 @@
 package natsconn
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -218,6 +221,51 @@ func TestBuildsAnewWhatTheClientLibraryHasClosed(t *testing.T) {
 	}
 	if log.Count(`"level":"error"`, "building the connection anew", "maximum control line exceeded") != 1 {
 		t.Error("not logged")
+	}
+}
+
+// An attempt that fails behind its dial counts once: nats.go tells of some of them in two ways.
+func TestFailedAttemptsCountOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	up, attempts := make(chan struct{}), make(chan int, 1)
+	go func() {
+		n := 0
+		defer func() { attempts <- n }()
+		for ; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			login(c, n == 0)
+			if n == 0 {
+				<-up
+			}
+			c.Close()
+		}
+	}()
+	cfg := natstest.Config("nats://" + l.Addr().String())
+	c := open(t, cfg, natstest.NewLog(t))
+	waitUp(t, c)
+	close(up)
+	natstest.Eventually(t, "several attempts have failed", func() bool { return c.Stats().Errors[KindConnect] > 20 })
+	closeConn(t, c)
+	l.Close()
+	if n, counted := <-attempts-1, int(c.Stats().Errors[KindConnect]); counted > n+1 { // the last may not have been accepted
+		t.Errorf("%d attempts failed, %d are counted", n, counted)
+	}
+}
+
+// login is what a server says to a client, or half of it.
+func login(c net.Conn, whole bool) {
+	io.WriteString(c, "INFO {\"server_id\":\"x\",\"version\":\"2.15.0\",\"proto\":1,\"headers\":true,\"max_payload\":1048576}\r\n")
+	for in := bufio.NewScanner(c); in.Scan() && in.Text() != "PING"; {
+	}
+	if whole {
+		io.WriteString(c, "PONG\r\n")
 	}
 }
 

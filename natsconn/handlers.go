@@ -45,7 +45,7 @@ func (c *Conn) setHandlers(o *nats.Options, s *session) {
 	o.AsyncErrorCB = func(_ *nats.Conn, sub *nats.Subscription, err error) {
 		if _, up, _ := c.state.get(); up {
 			c.events.async(sub, err)
-		} else { // credentials: an attempt that failed after its dial
+		} else if isAuth(err) { // an attempt that failed after its dial; what else comes here then is roundFailed's
 			c.events.countAttempt(err)
 			c.events.attemptFailed(c.dialer.lastAddr(), err, 0)
 		}
@@ -60,8 +60,8 @@ func (c *Conn) setHandlers(o *nats.Options, s *session) {
 }
 
 // roundFailed logs why the last server of a round could not be connected to. nats.go has passed a failed dial to
-// ReconnectErrCB and a failed login to AsyncErrorCB; what fails between the two (TLS, no INFO) it
-// passes to nobody, and keeps in LastError.
+// ReconnectErrCB and wrong credentials to AsyncErrorCB; what else fails behind the dial (TLS, no INFO) it
+// passes to nobody, or only some of it to AsyncErrorCB, and keeps in LastError.
 func (c *Conn) roundFailed(s *session, pause time.Duration) {
 	nc := s.nc.Load()
 	if nc == nil {
