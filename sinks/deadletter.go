@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -138,6 +137,7 @@ func (s *DeadLetterNATS) Store(ctx context.Context, letters []*relay.DeadLetter)
 	batch := make([]*relay.Message, len(letters))
 	for i, l := range letters {
 		header := l.Header()
+		// A stream that keeps the letters would refuse this one for it, which nobody would hear, or do away with others, or with this one after a while.
 		maps.DeleteFunc(header, func(key string, _ []string) bool { return isCommand(key) })
 		header[HeaderDeadSubject] = []string{l.Message.Subject}
 		batch[i] = &relay.Message{Subject: s.subject, Header: header, Data: l.Message.Data, ID: l.Message.ID, Time: l.Message.Time}
@@ -155,12 +155,6 @@ func (s *DeadLetterNATS) Store(ctx context.Context, letters []*relay.DeadLetter)
 		}
 	}
 	return 0, nil
-}
-
-// isCommand reports whether a header tells a stream what to do with the message. One that keeps the letters would refuse this one for it, which
-// nobody would hear, or do away with others, or with this one after a while.
-func isCommand(key string) bool {
-	return isControl(key) || key == "Nats-Rollup" || key == "Nats-TTL" || key == "Nats-Incr" || strings.HasPrefix(key, "Nats-Schedule")
 }
 
 // Close implements relay.DeadLetters.

@@ -132,6 +132,7 @@ func (s *JetStream) deliver(ctx context.Context, batch *relay.Batch) error {
 	if err := l.attach(epoch); err != nil {
 		return err
 	}
+	l.msg.target = &stream.info.Config
 	a := &attempt{Batch: batch, ctx: ctx, epoch: epoch, failures: failures}
 	if s.resume != nil {
 		return s.publishOnce(l, a, stream)

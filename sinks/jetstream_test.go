@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,51 @@ func TestJetStreamHeaders(t *testing.T) {
 	}
 }
 
+// What a message of a stream asks of that, and the target is not made for, stays behind; the message is stored.
+func TestJetStreamHeadersForAnotherStream(t *testing.T) {
+	header := relay.Header{
+		"Nats-TTL": {"1h"}, "Nats-Rollup": {"sub"}, "Nats-Marker-Reason": {"MaxAge"},
+		"Nats-Scheduler": {"t.every"}, "Nats-Schedule-Next": {"2026-01-01T00:00:00Z"}, // as a schedule leaves it with what it brings forth
+	}
+	permissive := `, "allow_msg_ttl": true, "allow_rollup_hdrs": true, "allow_msg_schedules": true`
+	for settings, want := range map[string]nats.Header{
+		"":         {"Nats-Marker-Reason": {"MaxAge"}},
+		permissive: {"Nats-Marker-Reason": {"MaxAge"}, "Nats-TTL": {"1h"}, "Nats-Rollup": {"sub"}},
+	} {
+		for name, way := range ways {
+			t.Run(fmt.Sprint(name, len(want)), func(t *testing.T) {
+				srv := natstest.Start(t, natstest.JetStream(t), nil)
+				createStream(t, srv.Client(), settings)
+				s := newJetStream(t, natstest.Config(srv.URL()), way)
+				batch := numbered(0, 6)
+				batch[1].Header, batch[4].Header = header, maps.Clone(header)
+				batch[4].Header["Nats-Schedule"], batch[4].Header["Nats-Schedule-Target"] = []string{"@every 1h"}, []string{"t.y"}
+				if settings == "" {
+					batch[4].Header["Nats-Incr"] = []string{"+1"}
+				}
+				for i, m := range batch {
+					m.Subject = fmt.Sprint("t.", i)
+				}
+				deliverAll(t, s, batch)
+				msgs := stored(t, srv.Client())
+				if len(msgs) != 6 {
+					t.Fatalf("%d messages are stored, want 6", len(msgs))
+				}
+				for _, m := range msgs {
+					if i := string(m.Data()); i == "1" || i == "4" {
+						h := m.Headers()
+						delete(h, "Nats-Msg-Id")
+						delete(h, headerExpectedLastID)
+						if diff := cmp.Diff(want, h); diff != "" {
+							t.Errorf("headers of message %s (-want +got)\n%s", i, diff)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
 // What the stream has already counts as delivered, alone and among others.
 func TestJetStreamDuplicates(t *testing.T) {
 	for _, name := range []string{"fast", "chained", "unordered"} {
@@ -108,6 +154,7 @@ func TestJetStreamRefuses(t *testing.T) {
 			batch[4].Data = make([]byte, 2001)
 			batch[5].Header = relay.Header{"Nats-Rollup": {"sub"}}
 			batch[11].Header = relay.Header{"Nats-TTL": {"1h"}}
+			batch[5].Stream, batch[11].Stream = "", "" // from a stream, they would be stored without these
 			batch[19].Subject = "t.x y"
 			bad[5] = "rollup not permitted (10111)"
 			out, err := deliver(s, batch...)

@@ -38,6 +38,9 @@ type streamConfig struct {
 	Compression     string          `json:"compression,omitempty"`
 	AllowDirect     bool            `json:"allow_direct"`
 	AllowBatched    bool            `json:"allow_batched,omitempty"`
+	AllowRollup     bool            `json:"allow_rollup_hdrs,omitempty"`
+	AllowMsgTTL     bool            `json:"allow_msg_ttl,omitempty"`
+	AllowMsgCounter bool            `json:"allow_msg_counter,omitempty"`
 	Sealed          bool            `json:"sealed,omitempty"`
 	NoAck           bool            `json:"no_ack,omitempty"`
 	Mirror          json.RawMessage `json:"mirror,omitempty"`

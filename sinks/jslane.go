@@ -52,7 +52,6 @@ type answers interface {
 
 func newJSLane(s *JetStream) *jsLane {
 	l := &jsLane{sink: s, msg: newNATSMessage(s.dedupe), news: make(chan struct{}, 1), ids: newBatchIDs()}
-	l.msg.toStream = true
 	l.ignore = s.conn.OnError(l.noteError)
 	return l
 }

@@ -13,9 +13,9 @@ import (
 // A natsMessage is filled with one message after the other, to be published.
 type natsMessage struct {
 	nats.Msg
-	dedupe   bool
-	toStream bool   // leave out what another stream would judge the message by
-	checked  string // the last subject that was found valid: messages of one subject come in runs
+	dedupe  bool
+	target  *streamConfig // the stream it goes to; nil: to no stream
+	checked string        // the last subject that was found valid: messages of one subject come in runs
 
 	header nats.Header // scratch: the message's headers and what is added to them
 	added  []addedHeader
@@ -64,7 +64,7 @@ func (p *natsMessage) prepare(m *relay.Message, maxPayload int64) (size int64, e
 	if p.dedupe && m.Header.Get(relay.HeaderMsgID) == "" {
 		p.added[addID].value[0] = m.ID
 	}
-	headerBytes, err := p.prepareHeader(m.Header)
+	headerBytes, err := p.prepareHeader(m)
 	if err != nil {
 		return 0, err
 	}
@@ -77,18 +77,18 @@ func (p *natsMessage) prepare(m *relay.Message, maxPayload int64) (size int64, e
 
 // prepareHeader sets p.Header, and returns its size on the wire. nats.go encodes from a map only, so that what is added goes
 // into a copy of the message's; the copy's map is reused (a new map each message: +300 ns, 2 allocations).
-func (p *natsMessage) prepareHeader(own relay.Header) (size int, err error) {
+func (p *natsMessage) prepareHeader(m *relay.Message) (size int, err error) {
 	if len(p.header) > keepHeaders {
 		p.header = make(nats.Header)
 	} else {
 		clear(p.header)
 	}
-	for key, values := range own {
+	for key, values := range m.Header {
 		n, err := headerSize(key, values)
 		if err != nil {
 			return 0, err
 		}
-		if !p.toStream || !isControl(key) {
+		if p.target == nil || !p.target.leavesOut(key, m.Stream != "") {
 			size += n
 			p.header[key] = values
 		}
@@ -118,6 +118,36 @@ func (p *natsMessage) prepareHeader(own relay.Header) (size int, err error) {
 func isControl(key string) bool {
 	return strings.HasPrefix(key, "Nats-") &&
 		(strings.HasPrefix(key, "Nats-Expected-") || strings.HasPrefix(key, "Nats-Batch-") || key == "Nats-Stream-Source")
+}
+
+// isCommand reports whether a header tells a stream what to do with the message: to judge it, to replace others by it, to add it to a counter, to delete it after
+// a while, to publish it at times.
+func isCommand(key string) bool {
+	return isControl(key) || key == headerRollup || key == headerTTL || key == headerIncr || strings.HasPrefix(key, "Nats-Schedule")
+}
+
+const (
+	headerRollup = "Nats-Rollup"
+	headerTTL    = "Nats-TTL"
+	headerIncr   = "Nats-Incr"
+)
+
+// leavesOut reports whether a header is not sent to the stream. What the stream is not made for, it would refuse the message for; whoever has published that to
+// another stream did nothing wrong, and would not hear of it, so there the header alone stays behind (nats-server's own sources do not heed it either).
+// Nor is a schedule kept twice, and the header of what one has brought forth is refused by every stream.
+func (c *streamConfig) leavesOut(key string, fromStream bool) bool {
+	if !fromStream || !isCommand(key) {
+		return isControl(key)
+	}
+	switch key {
+	case headerRollup:
+		return !c.AllowRollup
+	case headerTTL:
+		return !c.AllowMsgTTL
+	case headerIncr:
+		return !c.AllowMsgCounter
+	}
+	return true
 }
 
 // isRefusal says whether the error is the message's fault. Those of nats.go are a second line: the
