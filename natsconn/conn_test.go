@@ -189,7 +189,7 @@ func TestCloseCutsWhenItsContextEnds(t *testing.T) {
 	if err := c.Close(ctx); err != context.DeadlineExceeded {
 		t.Errorf("Close: %v", err)
 	}
-	if took := time.Since(begun); took > 3*time.Second {
+	if took := time.Since(begun); took > 10*time.Second { // a drain lasts 30
 		t.Errorf("took %v", took)
 	}
 }
