@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -705,6 +706,37 @@ func TestJetStreamWatchdog(t *testing.T) {
 	if h.log.Count("the consumer has messages and delivers none", `"num_pending":10`) != 1 {
 		t.Error("want one line with the consumer's state")
 	}
+}
+
+// While a consumer has messages, says that it is there, and delivers none, it is pulled from anew, again and again, until it delivers.
+func TestJetStreamWatchdogPullsAnew(t *testing.T) {
+	const next = "$JS.API.CONSUMER.MSG.NEXT.S.d"
+	conf := natstest.JetStream(t) + "\nmappings: {%q: stuck}"
+	srv := natstest.Start(t, fmt.Sprintf(conf, next), nil)
+	stream := newStreamer(t, srv.Client(), 1)
+	var requests atomic.Int64
+	_, err := stream.nc.Subscribe("stuck", func(m *nats.Msg) {
+		requests.Add(1)
+		if err := m.RespondMsg(&nats.Msg{Header: nats.Header{"Status": {"100"}, "Description": {"Idle Heartbeat"}}}); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startJS(t, jsConfig(), srv.URL())
+	stream.publish(10)
+	natstest.Eventually(t, "it pulls anew, and again", func() bool {
+		return h.log.Count("the consumer has messages and delivers none", `"num_pending":10`) >= 2 && requests.Load() >= 3
+	})
+	natstest.Eventually(t, "that is its trouble", func() bool {
+		err := h.src.Trouble()
+		return err != nil && strings.Contains(err.Error(), "has 10 messages and delivers none")
+	})
+	srv.Reload(fmt.Sprintf(conf, "another")) // with no mappings at all, the server would keep these
+	h.await(1, 10)
+	stream.awaitAcked()
+	natstest.Eventually(t, "no trouble", func() bool { return h.src.Trouble() == nil })
 }
 
 // What the server does not permit is said, and works as soon as it is permitted.
