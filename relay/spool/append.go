@@ -249,7 +249,10 @@ func (s *Spool) create(sg *segment) error {
 	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
 	f, err := s.fs.OpenFile(sg.path, flag)
 	if errors.Is(err, os.ErrNotExist) {
+		buf := s.writer.buf // what is to go into this file: others may be written first
+		s.writer.buf = nil
 		err = s.vanished()
+		s.writer.buf = buf
 	} else if errors.Is(err, os.ErrExist) { // left over from a first write that failed: nothing of it counts
 		err = s.fs.Remove(sg.path)
 	}
@@ -308,9 +311,12 @@ func (s *Spool) abandonWrite(sg *segment, fresh bool) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	sg.abandoned = true
 	s.active = nil
+	s.mu.Unlock()
+	if s.unused(sg) {
+		s.change(func() bool { return true })
+	}
 }
 
 func diskError(err error) error {
