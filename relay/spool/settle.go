@@ -29,6 +29,11 @@ func (s *Spool) Settle(seqs []uint64) {
 func (s *Spool) change(fn func() bool) {
 	s.settling.Lock()
 	defer s.settling.Unlock()
+	s.changeSettling(fn)
+}
+
+// changeSettling is change for a caller that holds settling.
+func (s *Spool) changeSettling(fn func() bool) {
 	if s.cursor.closed {
 		return
 	}
@@ -65,7 +70,7 @@ func (s *Spool) reap() (dead []*segment) {
 }
 
 // unlink removes the files of segments that are no longer in the list. What cannot be removed now is tried again with
-// each sync, and counts as used until then.
+// each sync, and counts as used until then. settling is held.
 func (s *Spool) unlink(dead []*segment) error {
 	var errs []error
 	for _, sg := range dead {
@@ -95,7 +100,7 @@ func (s *Spool) unlink(dead []*segment) error {
 	return errors.Join(errs...)
 }
 
-// unlinkDoomed tries once more.
+// unlinkDoomed tries once more. settling is held.
 func (s *Spool) unlinkDoomed() error {
 	if s.readOnly {
 		return nil

@@ -154,7 +154,7 @@ type Stats struct {
 // Spool is an open spool. Append and Read are meant to be called by one goroutine, the keeper of the buffer; all
 // methods may be called concurrently.
 //
-// Four locks, taken in this order: appending or reading, settling, mu. Files are read, written and synced without mu, so
+// Five locks, taken in this order: appending or reading, syncing, settling, mu. Files are read, written and synced without mu, so
 // that Stats never waits for a disk. What is guarded by mu and written with another lock held too may be read with
 // either.
 type Spool struct {
@@ -167,7 +167,8 @@ type Spool struct {
 	reader    reader
 	appending sync.Mutex // the active segment, and all else that writes segments
 	writer    writer
-	settling  sync.Mutex // the cursor's file
+	syncing   sync.Mutex // the fsync of the cursor's file
+	settling  sync.Mutex // the cursor's file, and what unlinks segments
 	cursor    cursorFile
 	aside     asideDir
 

@@ -27,7 +27,7 @@ func (s *Spool) Sync() error {
 func (s *Spool) sync(settled bool) error {
 	err := s.syncData()
 	if settled {
-		err = errors.Join(err, s.syncCursor(), s.unlinkDoomed())
+		err = errors.Join(err, s.syncSettled())
 	}
 	s.mu.Lock()
 	s.syncErr = err
@@ -110,9 +110,12 @@ func (s *Spool) flush() error {
 		}
 		s.mu.Unlock()
 	}
-	if moved || errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) {
+		err, moved = nil, true
+	}
+	if moved {
 		s.appending.Lock()
-		err = s.vanished()
+		err = errors.Join(err, s.vanished())
 		s.appending.Unlock()
 	}
 	if len(failed) > 0 {
@@ -194,6 +197,16 @@ func (s *Spool) credit(items []item, dirErr error) (failed []*segment) {
 		}
 	}
 	return failed
+}
+
+// syncSettled puts on the disk what was settled. One at a time: who comes second would not wait for the fsync of the first.
+func (s *Spool) syncSettled() error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	err := s.syncCursor()
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	return errors.Join(err, s.unlinkDoomed())
 }
 
 // syncCursor fsyncs the cursor if anything was settled since it was last done.
@@ -318,7 +331,7 @@ func (s *Spool) closeCursor() error {
 	s.settling.Unlock()
 	var err error
 	if s.o.Sync != SyncNever {
-		err = errors.Join(s.syncCursor(), s.unlinkDoomed())
+		err = s.syncSettled()
 	}
 	s.settling.Lock()
 	defer s.settling.Unlock()
