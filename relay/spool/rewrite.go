@@ -20,13 +20,14 @@ func (s *Spool) mend(failed []*segment) error {
 	for _, sg := range failed {
 		s.mu.Lock()
 		skip := sg.gone || sg.durable == sg.count
+		from, off := sg.durable, sg.safeEnd
 		sg.abandoned = true
 		if s.active == sg {
 			s.active = nil
 		}
 		s.mu.Unlock()
 		if !skip {
-			errs = append(errs, s.rewrite(sg, sg.durable, sg.safeEnd, Unsynced))
+			errs = append(errs, s.rewrite(sg, from, off, Unsynced))
 		}
 	}
 	return errors.Join(errs...)
@@ -58,6 +59,7 @@ func (s *Spool) vanished() error {
 			if linked, err := f.Linked(); err == nil && !linked {
 				s.mu.Lock()
 				sg.durable, sg.safeEnd = 0, framesStart
+				sg.abandoned = true // an fsync that is under way makes nothing durable
 				s.mu.Unlock()
 				failed = append(failed, sg)
 			}
@@ -80,6 +82,11 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 	holes, err := b.copy(sg, from, off)
 	if err != nil {
 		b.undo()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if sg.gone { // settled meanwhile, and its file closed
+			return nil
+		}
 		return fmt.Errorf("write %s anew: %w", sg.name(), err)
 	}
 	if err := b.place(); err != nil {
@@ -96,17 +103,15 @@ func (s *Spool) rewrite(sg *segment, from uint32, off int64, cause Cause) error 
 	dead := s.reap()
 	s.mu.Unlock()
 
-	switch replaced := len(b.segs) > 0 && b.segs[0].path == sg.path; {
-	case from > 0:
+	if from > 0 {
 		s.cutOff(sg, f, off)
-	case !replaced:
-		_ = s.fs.Remove(sg.path)
 	}
 	if f != nil {
 		_ = f.Close()
 	}
 	s.writeCursor()
 	_ = s.unlink(dead)
+	_ = s.unlinkDoomed()
 	return dirErr
 }
 
@@ -128,8 +133,12 @@ func (s *Spool) replace(sg *segment, from uint32, by []*segment, holes []loss, n
 	sg.cut(from)
 	s.dirty = without(s.dirty, sg)
 	if from == 0 {
-		if !sg.gone { // settled meanwhile, it was counted off with its file
+		switch {
+		case sg.gone: // settled meanwhile, it was counted off with its file
+		case len(by) > 0 && by[0].path == sg.path:
 			s.bytes -= sg.size
+		default:
+			s.doomed = append(s.doomed, sg)
 		}
 		sg.gone = true
 		s.segs = without(s.segs, sg)
@@ -140,7 +149,8 @@ func (s *Spool) replace(sg *segment, from uint32, by []*segment, holes []loss, n
 }
 
 // cutOff takes the end of a segment off that others have replaced. f is its file, or nil: it is opened for the purpose.
-// Should it fail, the first sequence number of the next segment says that the end does not count.
+// Should it fail, the first sequence number of the next segment says that the end does not count. The footer is for the time when that
+// segment is done with: the one behind it was begun when this one was longer, and would have the end reported as missing.
 func (s *Spool) cutOff(sg *segment, f File, off int64) {
 	if f == nil {
 		var err error
@@ -153,9 +163,16 @@ func (s *Spool) cutOff(sg *segment, f File, off int64) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.bytes -= sg.size - off
 	sg.size, sg.end, sg.sealed = off, off, false
+	s.mu.Unlock()
+	if _, err := f.WriteAt(sg.footer(), off); err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes += footerSize
+	sg.size, sg.sealed = off+footerSize, true
 }
 
 // insert takes finished segments into the list. mu is held.
@@ -169,7 +186,7 @@ func (s *Spool) insert(segs []*segment, named bool) {
 		s.bytes += sg.size
 		sg.named = named
 		if !named {
-			sg.durable = 0
+			sg.durable, sg.safeEnd = 0, framesStart
 			s.dirty = append(s.dirty, sg)
 			s.newNames = true
 		} else if sg.last() > s.stored {
@@ -189,7 +206,9 @@ const tmpSuffix = ".tmp"
 
 // copy adds the readable records of sg from an ordinal on, whose frames begin at off.
 func (b *builder) copy(sg *segment, from uint32, off int64) (losses []loss, err error) {
+	b.s.mu.Lock()
 	f := sg.f
+	b.s.mu.Unlock()
 	if f == nil {
 		if f, err = b.s.fs.OpenFile(sg.path, os.O_RDONLY); err != nil {
 			return nil, err
