@@ -62,6 +62,7 @@ func (s *Spool) moveAside(sg *segment) (string, error) {
 	}
 	path := filepath.Join(s.dir, asideName, sg.name())
 	if err := s.fs.Rename(sg.path, path); err != nil {
+		s.asideRoom(-sg.size)
 		return "", err
 	}
 	_ = s.fs.SyncDir(filepath.Dir(path))

@@ -163,17 +163,23 @@ func (s *Spool) lostFile(sg *segment, err error) bool {
 	r.tries = 0
 	s.appending.Lock()
 	defer s.appending.Unlock()
+	s.settling.Lock()
+	defer s.settling.Unlock()
 	s.mu.Lock()
+	live := !sg.gone && sg.live > 0
 	if s.active == sg { // what is appended from now on must not go where nobody finds it
 		s.active = nil
 	}
 	s.mu.Unlock()
 	d := Damage{Cause: cause, Bytes: sg.size, Err: err}
-	if cause == Unreadable {
+	if live && cause == Unreadable { // or else it was settled meanwhile, or another file has its name
 		sg.broken = err
 		d.Aside, _ = s.moveAside(sg)
 	}
-	s.change(func() bool { return s.lose(sg, 0, sg.count, d) })
+	s.changeSettling(func() bool {
+		s.lose(sg, 0, sg.count, d)
+		return true // it may be the active one no longer
+	})
 	return true
 }
 
@@ -199,35 +205,36 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 			upto = count
 			r.sc.next = count
 		}
-		if upto > h.from {
-			s.damaged(sg, h.from, upto, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err})
+		if upto > h.from && !s.damaged(sg, h.from, upto, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err}) {
+			break // they are elsewhere: what is behind them must wait
 		}
 		if err == io.EOF || sg.first+uint64(fr.ordinal)+uint64(fr.count) <= from {
 			continue
 		}
-		if r.decoded, err = r.codec.decode(r.decoded, fr, sg.first+uint64(fr.ordinal)); err != nil {
-			s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
+		if r.decoded, err = r.codec.decode(r.decoded, fr, sg.first+uint64(fr.ordinal)); err != nil &&
+			!s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err}) {
+			break
 		}
 	}
 	return len(r.decoded) > 0, nil
 }
 
 // damaged sets the bytes aside and gives the records up, unless all of them are settled. With appending held nobody writes the segment anew:
-// what was read may be the file that is about to take its place.
-func (s *Spool) damaged(sg *segment, from, to uint32, d Damage) {
+// what was read may be the file that is about to take its place. false: it has been written anew, and others hold the records.
+func (s *Spool) damaged(sg *segment, from, to uint32, d Damage) bool {
 	s.appending.Lock()
 	defer s.appending.Unlock()
 	s.mu.Lock()
-	live := false
+	here, live := !sg.gone && to <= sg.count, false
 	for ord := from; ord < min(to, sg.count) && !live; ord++ {
 		live = !sg.gone && !sg.isSettled(ord)
 	}
 	s.mu.Unlock()
-	if !live {
-		return
+	if live {
+		d.Aside = s.setAside(sg, d)
+		s.change(func() bool { return s.lose(sg, from, to, d) })
 	}
-	d.Aside = s.setAside(sg, d)
-	s.change(func() bool { return s.lose(sg, from, to, d) })
+	return here
 }
 
 func (r *reader) close() {
