@@ -196,7 +196,13 @@ func (c *cursorFile) write(m *mark) error {
 func (c *cursorFile) create() error {
 	tmp := c.path + ".tmp"
 	_ = c.fs.Remove(tmp)
-	f, err := c.fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	f, err := c.fs.OpenFile(tmp, flag)
+	if errors.Is(err, os.ErrNotExist) { // the directory has vanished, and perhaps nothing is ever appended that would notice
+		if err = c.fs.MkdirAll(filepath.Dir(c.path)); err == nil {
+			f, err = c.fs.OpenFile(tmp, flag)
+		}
+	}
 	if err != nil {
 		return err
 	}
