@@ -2,5 +2,5 @@
 
 package spool
 
-// The race detector makes the long tests five times as slow, and they are not about races.
+// The race detector makes the long tests five times as slow, and all but TestStorm are not about races.
 func init() { testScale = 8 }

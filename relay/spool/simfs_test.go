@@ -19,19 +19,40 @@ import (
 // make its name durable, and of what was not synced a crash keeps any part, in blocks of 512 bytes that may be torn, each in any
 // state it had since the last sync, in any order of the directory's changes.
 type simFS struct {
-	mu    sync.Mutex
+	mu    simMutex
 	dirs  map[string]bool
 	names map[string]*inode // as the processes see it
 	safe  map[string]*inode // as the disk has it
 	log   []dirOp           // what is between the two
 	free  int64
 	calls int
+	open  int // files
 
 	// before each call; an error is returned to the caller, and the call is not made. For a write, n > 0 lets n bytes through.
 	fail      func(call int, op, name string) (n int, err error)
 	badSector int64 // of every file larger than that: 4 KiB that cannot be read
 	crashAt   int   // the call during which the machine dies; 0: none
 	rng       *rand.Rand
+}
+
+// simMutex lets other goroutines come in between any two calls, if it has a pause.
+type simMutex struct {
+	sync.Mutex
+	pause func()
+}
+
+func (m *simMutex) Lock() {
+	if m.pause != nil {
+		m.pause()
+	}
+	m.Mutex.Lock()
+}
+
+func (m *simMutex) Unlock() {
+	m.Mutex.Unlock()
+	if m.pause != nil {
+		m.pause()
+	}
 }
 
 var errCrash = errors.New("simulated crash")
@@ -112,6 +133,7 @@ func (f *simFS) OpenFile(name string, flag int) (File, error) {
 	} else if flag&os.O_EXCL != 0 {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EEXIST}
 	}
+	f.open++
 	return &simFile{fs: f, node: node, name: name, writable: flag&os.O_RDWR != 0}, cerr
 }
 
@@ -338,6 +360,7 @@ func (f *simFile) Close() error {
 		return os.ErrClosed
 	}
 	f.closed = true
+	f.fs.open--
 	return nil
 }
 
