@@ -25,6 +25,8 @@ type RouteOptions struct {
 	DeadLetters DeadLetters
 	// Close ends what source, sink and dead letters stand on, their connections. It is called once, after all of them have ended. nil: nothing.
 	Close func(context.Context)
+
+	fs spool.FS // of the spool; nil: the operating system's. Tests put one in its place that fails
 }
 
 // Persist says when messages go to disk.

@@ -95,7 +95,7 @@ func (r *Route) openSpool() (*spool.Spool, error) {
 	}
 	disk, err := spool.Open(r.opts.Dir, spool.Options{
 		// With disk = 0 nothing is appended; the spool is there to be emptied.
-		MaxBytes: max(o.Disk, 1), MinFree: o.MinFree, Sync: o.Sync, SyncInterval: o.SyncInterval, Compression: o.Compression, OnDamage: r.damaged,
+		FS: r.opts.fs, MaxBytes: max(o.Disk, 1), MinFree: o.MinFree, Sync: o.Sync, SyncInterval: o.SyncInterval, Compression: o.Compression, OnDamage: r.damaged,
 	})
 	if err != nil {
 		return nil, err
