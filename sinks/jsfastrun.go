@@ -115,11 +115,14 @@ func (l *jsLane) settleStored(a *attempt, r *fastRun) (progress, over bool) {
 	}
 	for _, i := range l.sent[r.settled:stored] {
 		a.Outcomes[i].Status = relay.Delivered
+		if l.sink.resume == nil {
+			continue
+		}
+		if o := l.sink.origin(a.Messages[i]); o.stream != "" {
+			r.newest = o.behind(r.newest)
+		}
 	}
 	r.settled = stored
-	if l.sink.resume != nil {
-		r.newest = l.sink.origin(a.Messages[l.sent[stored-1]])
-	}
 	left := r.bytes * int64(len(l.sent)-stored) / int64(len(l.sent)) // an estimate: they differ in size
 	l.sink.inFlight.Add(left - r.counted)
 	r.counted = left

@@ -49,12 +49,22 @@ func (o origin) covers(p origin) bool {
 	return o.stream != "" && o.stream == p.stream && o.sequence >= p.sequence && o.time >= p.time
 }
 
+// behind returns o with a time that is not before last's, if it comes behind that in the same stream. The leaders of a stream take the times each from
+// a clock of its own, so that by itself a message may be older than the one before.
+func (o origin) behind(last origin) origin {
+	if o.stream == last.stream && o.sequence > last.sequence {
+		o.time = max(o.time, last.time)
+	}
+	return o
+}
+
 // A resumption is what is known of a route's messages in the target stream, with exactly_once. The route is strict: one lane.
 type resumption struct {
 	created time.Time // of the target stream
 	stream  string    // whose messages were looked for, "": whatever the route had sent
 	seen    uint64    // the stream's messages up to here have been looked at, or are our own
 	last    origin    // the newest of this route up to there; zero: none
+	sent    origin    // as which the last message was sent
 	idle    time.Time // since when nothing is delivered
 }
 
@@ -80,10 +90,11 @@ func (s *JetStream) provenance(m *relay.Message) string {
 	if s.resume == nil {
 		return ""
 	}
-	o := s.origin(m)
+	o := s.origin(m).behind(s.resume.last).behind(s.resume.sent)
 	if o.stream == "" {
 		return ""
 	}
+	s.resume.sent = o
 	if s.opts.Standby != "" {
 		return o.String() + " " + s.opts.Standby
 	}
@@ -94,7 +105,7 @@ func (s *JetStream) provenance(m *relay.Message) string {
 func (r *resumption) noteStored(o origin, seq uint64) {
 	r.seen = max(r.seen, seq)
 	if o.stream != "" && !r.last.covers(o) {
-		r.last = o
+		r.last = o.behind(r.last)
 	}
 }
 
@@ -163,13 +174,13 @@ func (s *JetStream) skipStored(a *attempt) {
 func (s *JetStream) ascending(a *attempt) int {
 	for i := a.upTo; i < len(a.Messages); i++ {
 		o := s.origin(a.Messages[i])
-		if s.resume.last.covers(o) {
+		if o.stream == "" || s.resume.last.covers(o) {
 			continue
 		}
 		if a.newest.covers(o) {
 			return i
 		}
-		a.newest = o
+		a.newest = o.behind(a.newest)
 	}
 	return len(a.Messages)
 }

@@ -230,6 +230,32 @@ func TestExactlyOnceOfRepeatsThatComeLater(t *testing.T) {
 	}
 }
 
+// The source's new leader has a clock that is behind: its messages are older than those before.
+func TestExactlyOnceThroughAChangeOfClocks(t *testing.T) {
+	for _, way := range []string{"fast", "chained"} {
+		t.Run(way, func(t *testing.T) {
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			nc := srv.Client()
+			createForgetful(t, nc, "")
+			batch := numbered(0, 200)
+			for _, m := range batch[100:] {
+				m.Time = m.Time.Add(-time.Second)
+			}
+			s := newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+			deliverAll(t, s, batch[:10])
+			deliverAll(t, s, batch[10:150])
+			time.Sleep(forgotten)
+			deliverAll(t, s, batch[60:160])
+			for from := 80; from < 110; from += 10 {
+				time.Sleep(forgotten)
+				s = newJetStream(t, natstest.Config(srv.URL()), exactlyOnce(way))
+				deliverAll(t, s, batch[from:from+90])
+			}
+			checkInOrder(t, ourNumbers(t, nc), 190)
+		})
+	}
+}
+
 // A dead letter that is put back into its route is sent, though the target holds messages from behind it; and it does not make the relay forget that.
 func TestExactlyOnceOfWhatIsPutBack(t *testing.T) {
 	for _, way := range []string{"fast", "chained"} {
