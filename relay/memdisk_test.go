@@ -258,8 +258,8 @@ func (h *memHandle) Truncate(size int64) error {
 	})
 }
 
-// Sync may take its time, and answers late then. What takes a file's place is fsynced with locks of the spool held: for it time does not pass,
-// since in a bubble it cannot while somebody waits for a lock.
+// Sync of a segment may take its time, and answers late then. All others are made with locks of the spool held: for them time does not pass, since
+// in a bubble it cannot while somebody waits for a lock.
 func (h *memHandle) Sync() error {
 	var slow time.Duration
 	err := h.do("sync", func(f *memFile) error {
@@ -273,7 +273,7 @@ func (h *memHandle) Sync() error {
 	slow = h.mount.disk.faults.slow
 	h.file.spoilt = h.file.spoilt || err != nil
 	h.mount.disk.mu.Unlock()
-	if slow > 0 && !strings.HasSuffix(h.name, ".tmp") {
+	if slow > 0 && strings.HasSuffix(h.name, ".seg") {
 		time.Sleep(slow)
 	}
 	return err
