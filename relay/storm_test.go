@@ -57,7 +57,6 @@ type storm struct {
 	drain     time.Duration
 	unopen    bool // the route cannot be opened
 	run       *run // nil: none is open
-	mount     *memMount
 	weather   weather
 	latency   time.Duration // of the sink, at most
 	box       error         // why the store of dead letters fails
