@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -107,27 +108,30 @@ func (b *buffer) settleOwed(f Fate, of func(record uint64) bool) {
 // returns only what has not been on disk.
 func (b *buffer) giveBack() {
 	type debt struct {
-		record, seq uint64
-		receipt     Receipt
+		place, seq uint64
+		receipt    Receipt
 	}
 	var debts []debt
 	for m := range b.inMemory {
-		if m.Receipt != nil && !m.settled && !(b.opts.SettleStored && (m.record != 0 || m.evicted)) {
-			debts = append(debts, debt{m.record, m.seq, m.Receipt})
-			m.Receipt = nil
-			b.remove(m)
+		if m.Receipt == nil || m.settled || b.opts.SettleStored && (m.record != 0 || m.evicted) {
+			continue
 		}
+		place := m.record
+		if place == 0 && !m.evicted { // what was on disk lies before all that is, what was not behind it
+			place = math.MaxUint64
+		}
+		debts = append(debts, debt{place, m.seq, m.Receipt})
+		m.Receipt = nil
+		b.remove(m)
 	}
 	if !b.opts.SettleStored {
 		for record, receipt := range b.owed {
-			debts = append(debts, debt{record: record, receipt: receipt})
+			debts = append(debts, debt{place: record, receipt: receipt})
 			b.settled = append(b.settled, record)
 		}
 		clear(b.owed)
 	}
-	slices.SortFunc(debts, func(x, y debt) int {
-		return cmp.Or(cmp.Compare(x.record-1, y.record-1), cmp.Compare(x.seq, y.seq)) // what is not on disk is behind it: 0-1 is the greatest
-	})
+	slices.SortFunc(debts, func(x, y debt) int { return cmp.Or(cmp.Compare(x.place, y.place), cmp.Compare(x.seq, y.seq)) })
 	for _, d := range debts {
 		d.receipt.Settle(FateReturned)
 	}

@@ -154,6 +154,29 @@ func TestUpstreamGetsBackWhatIsNotDelivered(t *testing.T) {
 	}
 }
 
+// What is purged while it is being delivered has no place on disk any more: it is given back before what came later, all the same.
+func TestUpstreamGetsBackInOrderWhatWasPurged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+		s.buf.opts.SettleStored = false
+		s.buf.setSink(false)
+		<-s.ledger.offer(s.buf.put, 0, 10)
+		time.Sleep(time.Second)
+		s.buf.take(s.buf.lanes[0], Limits{Messages: 4, Bytes: 1 << 20})
+		if n, err := s.buf.purge(t.Context()); n != 6 || err != nil {
+			t.Errorf("%d purged, %v; want all but the four that are being delivered", n, err)
+		}
+		<-s.ledger.offer(s.buf.put, 10, 20)
+		time.Sleep(time.Second)
+		if err := s.close(t); err != nil {
+			t.Fatal(err)
+		}
+		if returned := s.ledger.order[FateReturned]; len(returned) != 14 || !slices.IsSorted(returned) {
+			t.Errorf("given back: %v, want the four and ten more in order", returned)
+		}
+	})
+}
+
 // When memory is full because the sink is slow, what upstream keeps waits there, and nothing goes to disk.
 func TestUpstreamKeepsWhatMemoryHasNoRoomFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -206,6 +229,7 @@ func TestUpstreamGetsBackWhatTheDiskLoses(t *testing.T) {
 		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
 		s.buf.mu.Lock() // its goroutines run already
 		s.buf.opts.SettleStored = false
+		s.buf.setSink(false)
 		s.buf.opts.Memory = 200_000
 		s.buf.mu.Unlock()
 		s.buf.setSink(false)
