@@ -158,7 +158,9 @@ func TestUpstreamGetsBackWhatIsNotDelivered(t *testing.T) {
 func TestUpstreamGetsBackInOrderWhatWasPurged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
+		s.buf.mu.Lock() // its goroutines run already
 		s.buf.opts.SettleStored = false
+		s.buf.mu.Unlock()
 		s.buf.setSink(false)
 		<-s.ledger.offer(s.buf.put, 0, 10)
 		time.Sleep(time.Second)
@@ -229,7 +231,6 @@ func TestUpstreamGetsBackWhatTheDiskLoses(t *testing.T) {
 		s := newStoredTest(t, PersistAlways, spool.SyncInterval)
 		s.buf.mu.Lock() // its goroutines run already
 		s.buf.opts.SettleStored = false
-		s.buf.setSink(false)
 		s.buf.opts.Memory = 200_000
 		s.buf.mu.Unlock()
 		s.buf.setSink(false)
