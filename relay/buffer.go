@@ -78,6 +78,7 @@ type buffer struct {
 	pressed    bool      // a put asks the keeper to replaceOldest
 	stuck      bool      // that did not help
 	draining   bool      // nobody waits for fuller batches any more
+	hurry      bool      // put waits for no delivery: none comes
 	noMore     bool      // put refuses: the sources have had their time
 	noTake     bool      // take returns nothing: the lanes end
 	replaying  int       // messages are being put back: the disk has to join in
@@ -389,6 +390,14 @@ func (b *buffer) beginStop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stopping = true
+	b.room.Broadcast()
+}
+
+// hurryPuts makes every put that would have to wait for a delivery return ErrStopped, those that wait already, too.
+func (b *buffer) hurryPuts() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hurry = true
 	b.room.Broadcast()
 }
 

@@ -26,6 +26,8 @@ func (b *buffer) admit(m *Message) error {
 			if b.startSpilling("memory is full"); !b.fits(size) {
 				b.room.Wait() // for the keeper, it does not take long
 			}
+		case b.opts.WhenFull == Block && b.hurry:
+			return ErrStopped
 		case b.opts.WhenFull == Block:
 			b.waiting++
 			b.room.Wait()

@@ -162,7 +162,7 @@ func (r *Route) sign(m *Message) {
 }
 
 // run moves messages until it is told to stop. When stop is closed it ends in order: first the source, then, for at most
-// drain as it is then, the deliveries; what is left goes to disk. When ctx ends it skips the waiting. The error says what could not be put in order.
+// drain as it is then, the deliveries; what is left goes to disk. When ctx ends it skips the waiting for deliveries. The error says what could not be put in order.
 func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time.Duration) error {
 	r.phase.Store(uint32(phaseRunning))
 	defer r.phase.Store(uint32(phaseStopped))
@@ -192,10 +192,11 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time
 	waitFor(limit, source)
 	r.direct.wait(limit)
 	r.buffer.waitDrained(limit)
-	r.buffer.stopPuts()
 	r.buffer.stopTakes()
 	r.gate.stop()
 	r.dead.gate.stop()
+	r.takeRest(ctx, source)
+	r.buffer.stopPuts()
 	if r.gate.current() == healthy {
 		waitFor(limit, lanes)
 	}
@@ -204,6 +205,15 @@ func (r *Route) run(ctx context.Context, stop <-chan struct{}, drain func() time
 	<-source
 	r.direct.wait(context.WithoutCancel(ctx))
 	return r.close(ctx)
+}
+
+// takeRest lets a source whose time is over pass on what it has already, as far as there is room for it without a delivery: what a core
+// source has is nowhere else. It does not take long.
+func (r *Route) takeRest(ctx context.Context, source <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	r.buffer.hurryPuts()
+	waitFor(ctx, source)
 }
 
 // startWatch starts the watch and returns a function that ends it.
@@ -248,7 +258,7 @@ func (r *Route) runSource(ctx context.Context) {
 	}
 }
 
-// closeTimeout bounds the last words to the endpoint.
+// closeTimeout bounds the last words of a source, and those to the endpoint.
 const closeTimeout = 5 * time.Second
 
 func (r *Route) close(ctx context.Context) error {

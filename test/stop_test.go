@@ -13,7 +13,7 @@ import (
 // The first signal waits for deliveries, the second does not: what is left is on disk then, and arrives after the next start.
 func TestSecondSignalStopsAtOnce(t *testing.T) {
 	t.Parallel()
-	const n = 400
+	const n = 5000
 	edge := natstest.Start(t, "", nil)
 	web := newEndpoint(t, newTally())
 	slow := make(chan struct{})
