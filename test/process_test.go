@@ -18,6 +18,7 @@ type relayProcess struct {
 	config string
 	env    []string  // beside the test's own
 	log    logBuffer // of all runs
+	runs   int       // how many of them said so in the log before this one
 	cmd    *exec.Cmd // nil while it does not run
 }
 
@@ -32,8 +33,12 @@ func newRelay(t *testing.T, config string) *relayProcess {
 	return p
 }
 
+// starting is what a run says first, when it has begun to listen for signals.
+const starting = `"message":"starting"`
+
 func (p *relayProcess) start() {
 	p.t.Helper()
+	p.runs = p.log.countOf(starting)
 	p.cmd = exec.Command(p.binary, "run", "-c", p.config)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stderr = &p.log
@@ -60,8 +65,10 @@ func (p *relayProcess) stop() {
 	p.wait()
 }
 
+// signal waits until the process takes signals: before that they end it.
 func (p *relayProcess) signal(s syscall.Signal) {
 	p.t.Helper()
+	within(p.t, 60*time.Second, func() bool { return p.log.countOf(starting) > p.runs }, "the relay begins")
 	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
