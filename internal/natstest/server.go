@@ -147,19 +147,25 @@ func client(t testing.TB, url string, opts []nats.Option) *nats.Conn {
 var taken sync.Map // ports that FreePort has returned
 
 // FreePort returns a loopback port that nobody listens on, another one each time. It is below those that a kernel chooses by itself, 32768 and up on
-// Linux: so nobody else gets it until it is listened on, nor while whoever uses it is away.
+// Linux: so nobody else gets it until it is listened on, nor while whoever uses it is away. Tests in other processes do not get it while this one
+// lasts: its number is taken by a socket of UDP, too, which is in nobody's way.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 10_000 + rand.IntN(22_000)
-		l, err := net.Listen("tcp", addr(port))
+		mark, err := net.ListenPacket("udp", addr(port))
 		if err != nil {
 			continue
 		}
-		l.Close()
-		if _, again := taken.LoadOrStore(port, true); !again {
+		l, err := net.Listen("tcp", addr(port))
+		if err == nil {
+			l.Close()
+		}
+		if _, again := taken.LoadOrStore(port, true); err == nil && !again {
+			t.Cleanup(func() { mark.Close() })
 			return port
 		}
+		mark.Close()
 	}
 	t.Fatal("no free port")
 	return 0
