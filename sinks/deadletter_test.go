@@ -141,6 +141,7 @@ func newDeadLetterNATS(t *testing.T, cfg *config.NATS) *DeadLetterNATS {
 			t.Errorf("close: %v", err)
 		}
 	})
+	s.sink.wait = testPatience
 	waitConnected(t, s.sink)
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,11 +18,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/natsrelay/natsrelay/config"
+	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/relay"
 )
 
 func httpConfig(url string) *config.HTTPSink {
-	return &config.HTTPSink{URL: url, Method: "POST", Format: "raw", Timeout: 5 * time.Second}
+	return &config.HTTPSink{URL: url, Method: "POST", Format: "raw", Timeout: time.Minute}
 }
 
 func newHTTP(t *testing.T, cfg *config.HTTPSink) *HTTP {
@@ -163,6 +165,8 @@ func TestHTTPRetryAfter(t *testing.T) {
 
 // A peer that misbehaves costs an attempt, never a message, a hang or the relay's memory.
 func TestHTTPMisbehavingServers(t *testing.T) {
+	const short = 3 * time.Second
+	timeouts := map[string]time.Duration{"silence": short, "slow headers": short, "slow body after a 200": 3 * short} // of those that end with it
 	for name, tc := range map[string]struct {
 		answer    func(net.Conn)
 		delivered bool
@@ -193,7 +197,9 @@ func TestHTTPMisbehavingServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := httpConfig("http://" + rawServer(t, tc.answer))
-			cfg.Timeout = 3 * time.Second // what answers at once must be in time on a loaded machine, too
+			if timeout, ends := timeouts[name]; ends {
+				cfg.Timeout = timeout
+			}
 			out, err := deliverOne(t, newHTTP(t, cfg), message())
 			if got := out.Status == relay.Delivered; got != tc.delivered || got != (err == nil) || out.Status == relay.Refused {
 				t.Errorf("outcome %v, error %v; want delivered: %v", out, err, tc.delivered)
@@ -319,12 +325,8 @@ func TestHTTPIdempotencyKey(t *testing.T) {
 }
 
 func TestHTTPRefusedConnection(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	out, err := deliverOne(t, newHTTP(t, httpConfig("http://"+l.Addr().String()+"/in?token=s3cr3t")), message())
+	url := fmt.Sprintf("http://127.0.0.1:%d/in?token=s3cr3t", natstest.FreePort(t))
+	out, err := deliverOne(t, newHTTP(t, httpConfig(url)), message())
 	if err == nil || out.Status != relay.Unconfirmed || !strings.Contains(err.Error(), "connection refused") {
 		t.Fatalf("outcome %v, error %v", out, err)
 	}

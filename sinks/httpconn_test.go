@@ -51,8 +51,9 @@ func TestHTTP2Timeout(t *testing.T) {
 func TestHTTP2GoAway(t *testing.T) {
 	for name, tc := range map[string]struct {
 		goodbyes  int64
+		timeout   time.Duration
 		delivered bool
-	}{"once": {1, true}, "always": {1 << 30, false}} {
+	}{"once": {1, time.Minute, true}, "always": {1 << 30, 2 * time.Second, false}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var arrived atomic.Int64
@@ -63,7 +64,7 @@ func TestHTTP2GoAway(t *testing.T) {
 			// In front of the real server stands one that only knows how to say goodbye.
 			front := goodbyeServer(t, srv.TLS, left, srv.Listener.Addr().String())
 			cfg := httpConfig("https://" + front)
-			cfg.TLS, cfg.HTTP2, cfg.Timeout = ca, true, 2*time.Second
+			cfg.TLS, cfg.HTTP2, cfg.Timeout = ca, true, tc.timeout
 			out, err := deliverOne(t, newHTTP(t, cfg), message())
 			if got := out.Status == relay.Delivered; got != tc.delivered || got != (err == nil) {
 				t.Errorf("outcome %v, error %v; want delivered: %v", out, err, tc.delivered)

@@ -61,7 +61,7 @@ func TestHTTPRespond(t *testing.T) {
 }
 
 func TestHTTPRespondFailures(t *testing.T) {
-	const timeout = 3 * time.Second // what answers at once must be in time on a loaded machine, too
+	const short = 3 * time.Second // of those that end with it
 	for name, tc := range map[string]struct {
 		answer func(net.Conn)
 		want   string // of the error
@@ -78,15 +78,10 @@ func TestHTTPRespondFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := httpConfig("http://" + rawServer(t, tc.answer))
-			cfg.Timeout = timeout
-			if name == "endless body" {
-				cfg.Timeout = 20 * time.Second
+			if tc.want == "deadline exceeded" {
+				cfg.Timeout = short
 			}
-			began := time.Now()
 			a, err := newHTTP(t, cfg).Respond(t.Context(), message())
-			if took := time.Since(began); took > 8*cfg.Timeout {
-				t.Errorf("it took %v", took)
-			}
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("answer %v, error %v; want %s", a, err, tc.want)
 			}

@@ -447,7 +447,7 @@ func TestJetStreamStalledServer(t *testing.T) {
 			if _, err := deliver(s, numbered(10, 10)...); !errors.Is(err, errNATSNoPong) {
 				t.Errorf("error %v", err)
 			}
-			s.wait = natsPatience
+			s.wait = testPatience
 			proxy.Resume()
 			deliverAll(t, s, numbered(10, 10))
 			checkInOrder(t, numbers(t, stored(t, srv.Client())), 20)
@@ -465,7 +465,7 @@ func TestJetStreamCutWhileLooking(t *testing.T) {
 	s.target.doubt()
 	proxy.Stall()
 	epoch, _ := s.conn.Epoch()
-	nc, began := epoch.Conn(), time.Now()
+	nc := epoch.Conn()
 	sent := nc.Stats().OutMsgs
 	go func() {
 		for nc.Stats().OutMsgs == sent { // until it has asked
@@ -473,8 +473,8 @@ func TestJetStreamCutWhileLooking(t *testing.T) {
 		}
 		proxy.Cut()
 	}()
-	if _, err := deliver(s, numbered(10, 10)...); !errors.Is(err, errNATSCut) || time.Since(began) > apiTimeout/2 {
-		t.Errorf("error %v after %v, want the cut, at once", err, time.Since(began))
+	if _, err := deliver(s, numbered(10, 10)...); !errors.Is(err, errNATSCut) {
+		t.Errorf("error %v, want the cut", err)
 	}
 	proxy.Resume()
 	deliverAll(t, s, numbered(10, 10))

@@ -34,6 +34,7 @@ func newJetStream(t testing.TB, cfg *config.NATS, change func(*config.NATSSink, 
 		change(sinkCfg, &opts)
 	}
 	s := NewJetStream(conn, sinkCfg, opts)
+	s.wait = testPatience
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -151,7 +152,7 @@ func numberedVia(via string, from, n int) []*relay.Message {
 // deliverAll delivers the batch, again and again until it is confirmed, as a route does.
 func deliverAll(t testing.TB, s *JetStream, batch []*relay.Message) (attempts int) {
 	t.Helper()
-	end := time.Now().Add(60 * time.Second)
+	end := time.Now().Add(2 * time.Minute)
 	for len(batch) > 0 {
 		attempts++
 		out, err := deliver(s, batch...)
