@@ -40,6 +40,7 @@ type NATS struct {
 	wait   time.Duration // natsPatience
 
 	inFlight atomic.Int64 // bytes published and not confirmed
+	denies   atomic.Bool  // the server did not permit all that was published last
 
 	lanes lanes[*natsLane]
 
@@ -70,11 +71,14 @@ func (s *NATS) Deliver(ctx context.Context, batch []*relay.Message, out []relay.
 	err := s.deliver(ctx, batch, out)
 	s.noteResult(ctx, err)
 	if err == nil {
+		s.denies.Store(false)
 		return nil
 	}
-	fault := &relay.Fault{Err: fmt.Errorf("nats %q: %w", s.name, err)}
-	fault.Blocked = errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, errNATSHeaders)
-	return fault
+	denied := errors.Is(err, nats.ErrPermissionViolation)
+	if denied {
+		s.denies.Store(true)
+	}
+	return &relay.Fault{Err: fmt.Errorf("nats %q: %w", s.name, err), Blocked: denied || errors.Is(err, errNATSHeaders)}
 }
 
 func (s *NATS) deliver(ctx context.Context, batch []*relay.Message, out []relay.Outcome) error {
@@ -87,6 +91,17 @@ func (s *NATS) deliver(ctx context.Context, batch []*relay.Message, out []relay.
 		l.msg.forget()
 		s.lanes.put(l)
 	}()
+	if s.denies.Load() && len(batch) > 1 { // somebody may permit it in the middle of the batch: what comes later would be there before what was denied
+		if err := s.publish(ctx, l, epoch, batch[:1], out[:1]); err != nil {
+			return err
+		}
+		batch, out = batch[1:], out[1:]
+	}
+	return s.publish(ctx, l, epoch, batch, out)
+}
+
+// publish publishes the messages and settles what the server has read and permitted.
+func (s *NATS) publish(ctx context.Context, l *natsLane, epoch natsconn.Epoch, batch []*relay.Message, out []relay.Outcome) error {
 	l.watch.Begin(epoch)
 	defer l.watch.Stop()
 	bytes, err := l.publish(epoch, batch, out)

@@ -270,6 +270,45 @@ func TestNATSPermissionViolationBlocksAndClears(t *testing.T) {
 	checkStatus(t, out, relay.Delivered, relay.Delivered, relay.Delivered, relay.Delivered)
 }
 
+// Somebody permits a subject in the middle of a batch that was denied before: nothing arrives before what comes before it, and nothing twice.
+func TestNATSPermissionInMidBatch(t *testing.T) {
+	srv := natstest.Start(t, permitting(`"ok.>"`), nil)
+	cfg := natstest.Config(srv.URL())
+	cfg.User, cfg.Password = "u", "p"
+	s := newNATS(t, cfg)
+	r := subscribe(t, srv.Client(nats.UserInfo("u", "p")), "no.>")
+	permit := sync.OnceFunc(func() { srv.Reload(permitting(`"ok.>", "no.>"`)) })
+	batch := batchOf("no.1", 3)
+	for range 2 {
+		out, err := deliver(s, batch...)
+		checkStatus(t, out, relay.Unconfirmed, relay.Unconfirmed, relay.Unconfirmed)
+		if err == nil {
+			t.Fatal("it was not denied")
+		}
+		s.midBatch = func(i int) {
+			if i != 1 {
+				return
+			}
+			epoch, _ := s.conn.Epoch()
+			if err := epoch.Conn().Flush(); err != nil { // the server has read what comes before
+				t.Error(err)
+			}
+			permit()
+		}
+	}
+	permit()
+	if _, err := deliver(s, batch...); err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	for _, m := range r.all() {
+		got += string(m.Data)
+	}
+	if got != "012" {
+		t.Errorf("what arrived, in its order: %s", got)
+	}
+}
+
 // A violation of one lane's batch is not another's, unless they share the subject.
 func TestNATSPermissionViolationStaysInItsLane(t *testing.T) {
 	srv := natstest.Start(t, permitting(`"ok.>"`), nil)
