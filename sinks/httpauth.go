@@ -68,7 +68,7 @@ func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
 		return token, nil
 	}
 	// The fetch is for all who wait, so it does not end with the one who began it.
-	fetch := t.fetches.DoChan("", func() (any, error) { return t.fetch(context.WithoutCancel(ctx)) })
+	fetch := t.fetches.DoChan("", func() (any, error) { return t.renew(context.WithoutCancel(ctx)) })
 	select {
 	case res := <-fetch:
 		token, _ := res.Val.(*oauth2.Token)
@@ -78,7 +78,11 @@ func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
 	}
 }
 
-func (t *tokens) fetch(ctx context.Context) (*oauth2.Token, error) {
+// renew fetches a token, unless somebody has done so since the caller looked: another one may make the server revoke that.
+func (t *tokens) renew(ctx context.Context) (*oauth2.Token, error) {
+	if token := t.current.Load(); token.Valid() {
+		return token, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, oauth2.HTTPClient, t.client), t.timeout)
 	defer cancel()
 	token, err := t.grant.Token(ctx)
