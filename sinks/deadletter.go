@@ -26,7 +26,7 @@ type DeadLetterDisk struct {
 	count  atomic.Int64 // letters in the spool
 	taking sync.Mutex   // one Redrive or Drop at a time; taken before mu
 
-	mu    sync.Mutex // one append at a time, since it numbers the records
+	mu    sync.Mutex // one append at a time, since it numbers the records; and one count
 	spool *spool.Spool
 }
 
@@ -75,7 +75,7 @@ func (s *DeadLetterDisk) append(letters []*relay.DeadLetter) (disk *spool.Spool,
 		}
 	}
 	disk = s.spool
-	defer s.recount(disk)
+	defer func() { s.count.Store(int64(disk.Stats().Records)) }()
 	records := make([]spool.Record, len(letters))
 	for i, l := range letters {
 		stored := l.Stored()

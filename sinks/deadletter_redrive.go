@@ -124,5 +124,11 @@ func (s *DeadLetterDisk) Drop() (int, error) {
 // Stored returns how many letters there are.
 func (s *DeadLetterDisk) Stored() int { return int(s.count.Load()) }
 
-// recount notes how many letters there are now.
-func (s *DeadLetterDisk) recount(disk *spool.Spool) { s.count.Store(int64(disk.Stats().Records)) }
+// recount notes how many letters there are now, unless they have been dropped with their spool.
+func (s *DeadLetterDisk) recount(disk *spool.Spool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spool == disk {
+		s.count.Store(int64(disk.Stats().Records))
+	}
+}
