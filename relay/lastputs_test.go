@@ -13,11 +13,16 @@ import (
 
 // A lateSource passes on what it has only when it is told to stop, and slowly: each message takes it a millisecond.
 type lateSource struct {
+	early    int // messages that it passes on at once
 	messages int
-	refused  int // when Run has returned
+	refused  int   // when Run has returned
+	closed   error // the end of its time, when Close was called
 }
 
 func (s *lateSource) Run(ctx context.Context, accept func(*Message) error) error {
+	for range s.early {
+		_ = accept(&Message{Subject: "early", Time: time.Now()})
+	}
 	<-ctx.Done()
 	for i := range s.messages {
 		time.Sleep(time.Millisecond)
@@ -28,7 +33,10 @@ func (s *lateSource) Run(ctx context.Context, accept func(*Message) error) error
 	return nil
 }
 
-func (s *lateSource) Close(context.Context) error { return nil }
+func (s *lateSource) Close(ctx context.Context) error {
+	s.closed = ctx.Err()
+	return nil
+}
 
 // What a source has when its relay is to stop at once, or has no time for deliveries, goes to disk. Nobody else may have it.
 func TestStopTakesWhatTheSourceHas(t *testing.T) {
@@ -46,6 +54,9 @@ func TestStopTakesWhatTheSourceHas(t *testing.T) {
 				route, took := stopOnce(t, o, source, sink, c.drain, c.cut)
 				if s := route.Stats(); s.DiskMessages != n || source.refused > 0 {
 					t.Errorf("%d of %d messages are on disk, %d were refused", s.DiskMessages, n, source.refused)
+				}
+				if source.closed != nil {
+					t.Errorf("there was no time for last words: %v", source.closed)
 				}
 				if took > closeTimeout {
 					t.Errorf("the stop took %v", took)

@@ -258,12 +258,13 @@ func (r *Route) runSource(ctx context.Context) {
 	}
 }
 
-// closeTimeout bounds the last words of a source, and those to the endpoint.
+// closeTimeout bounds the last words of a source, and those to it and to the endpoint.
 const closeTimeout = 5 * time.Second
 
+// close has its time even if ctx has ended: upstream is to know what is done, and get back what is not.
 func (r *Route) close(ctx context.Context) error {
 	bufferErr := r.buffer.close()
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	endErr := errors.Join(r.source.Close(ctx), r.sink.Close(ctx), r.dead.close(ctx))
 	if r.opts.Close != nil {
