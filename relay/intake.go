@@ -23,6 +23,7 @@ type Intake struct {
 	changed sync.Cond            // of what follows
 	accept  func(*Message) error // nil: no route takes messages at present
 	passing int                  // calls of accept under way
+	ending  bool                 // the source passes on what it has, and no other route comes for that: parking it is too late
 }
 
 // NewIntake returns an intake of a source. close ends what the source stands on, when the source itself has ended.
@@ -72,7 +73,11 @@ func (i *Intake) detach() {
 	}
 }
 
+// running reports whether the source may have messages. Run must not be under way.
+func (i *Intake) running() bool { return i.stop != nil }
+
 func (i *Intake) start() {
+	i.setEnding(false)
 	ctx, stop := context.WithCancel(context.Background())
 	i.stop, i.ended = stop, make(chan error, 1)
 	go func() { i.ended <- i.source.Run(ctx, i.pass) }()
@@ -83,10 +88,17 @@ func (i *Intake) end() error {
 	if i.stop == nil {
 		return nil
 	}
+	i.setEnding(true)
 	i.stop()
 	err := <-i.ended
 	i.stop = nil
 	return err
+}
+
+func (i *Intake) setEnding(ending bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ending = ending
 }
 
 // pass is the source's accept.
@@ -118,7 +130,7 @@ func (i *Intake) leave(err error) (again bool) {
 	if i.passing--; i.accept == nil {
 		i.changed.Broadcast()
 	}
-	return errors.Is(err, ErrStopped) && i.parked.Load()
+	return errors.Is(err, ErrStopped) && i.parked.Load() && !i.ending
 }
 
 // Close implements Source. It does nothing if the source is left to another route.

@@ -46,7 +46,7 @@ func (s *floodSource) Close(context.Context) error {
 }
 
 // flooded plans a route with an intake of the source.
-func flooded(p *plannedRoute, source *floodSource, settings, intake any) RoutePlan {
+func flooded(p *plannedRoute, source Source, settings, intake any) RoutePlan {
 	return RoutePlan{Name: p.name, Settings: settings, Intake: intake, Open: func(left *Intake) (*Route, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -153,4 +153,58 @@ func TestIntakeEndsWithTheRelay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A stop that comes while a route is being changed: what its source has meanwhile goes to disk, though the successor has no time to deliver it.
+func TestStopTakesWhatAnIntakeHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, source := newPlannedRoute(t, "orders"), &lateSource{early: 3, messages: 1000}
+		p.sink.latency = 10 * time.Second
+		r := Start(t.Context(), planned(flooded(p, source, 0, "same")), zerolog.Nop())
+		synctest.Wait()
+		var apply sync.WaitGroup
+		apply.Go(func() { r.Apply(planned(flooded(p, source, 1, "same"))) })
+		time.Sleep(time.Second)
+		r.Stop()
+		apply.Wait()
+		end(t, r)
+		if source.refused > 0 {
+			t.Errorf("%d of %d messages were refused", source.refused, source.messages)
+		}
+		p.sink.latency = 0
+		r = Start(t.Context(), planned(flooded(p, &lateSource{}, 2, "same")), zerolog.Nop())
+		time.Sleep(time.Minute)
+		end(t, r)
+		if n := len(p.sink.arrived); n != 1003 {
+			t.Errorf("%d messages arrived, want 1,003", n)
+		}
+	})
+}
+
+// A change that comes while the relay stops, and the route waits for what its source has, leaves that stop alone.
+func TestApplyWhileAnIntakeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testOptions(t)
+		o.Buffer.Memory, o.Buffer.WhenFull = 64<<10, Block
+		source, closed := &lateSource{messages: 1000}, 0
+		sink := &scriptSink{limits: Limits{Messages: 1, Bytes: 1, Lanes: 1}, latency: time.Minute, answer: deliverAll}
+		plan := func(settings int) Plan {
+			return planned(RoutePlan{Name: o.Name, Settings: settings, Intake: "same", Open: func(*Intake) (*Route, error) {
+				return NewRoute(o, NewIntake(source, func(context.Context) { closed++ }), sink, zerolog.Nop())
+			}})
+		}
+		r := Start(t.Context(), plan(0), zerolog.Nop())
+		synctest.Wait()
+		route := r.Route(o.Name)
+		r.Stop()
+		time.Sleep(5 * time.Second) // the source waits for room
+		r.Apply(plan(1))
+		if err := r.Wait(); err != nil {
+			t.Errorf("Wait: %v", err)
+		}
+		dropped := int(route.Stats().Dropped[DropShutdown])
+		if source.refused == 0 || source.refused+dropped != source.messages || closed != 1 {
+			t.Errorf("%d messages were refused and %d dropped, of %d; the source was closed %d times", source.refused, dropped, source.messages, closed)
+		}
+	})
 }

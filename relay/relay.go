@@ -116,7 +116,7 @@ type Changes struct{ Added, Changed, Removed, Unchanged []string }
 // Apply makes the routes those of the plan. A route that is in it as it was goes on and notices nothing. One that has
 // changed ends in order and starts again on its backlog; one that is not in it any more ends in order, and its backlog stays on disk.
 // Each does so by itself: none waits for another. Apply returns when all that had to end has, which the drain time bounds,
-// and all that is new has been started. A relay that stops applies nothing.
+// and all that is new has been started. A relay that stops applies nothing: a route that was just being changed only puts on disk what its source has.
 func (r *Relay) Apply(plan Plan) Changes {
 	r.applying.Lock()
 	defer r.applying.Unlock()
@@ -181,9 +181,19 @@ func (r *Relay) Route(name string) *Route {
 // start runs a route, in place of the one of that name that has ended and, perhaps, left its intake.
 func (r *Relay) start(p RoutePlan, left *Intake) {
 	u := newRunner(p, left, r.log)
-	if !r.launch(u) {
-		u.abandon()
+	if r.launch(u) {
+		return
 	}
+	if left != nil && left.running() {
+		r.store(u)
+	}
+	u.abandon()
+}
+
+// store runs a route, though the relay has begun to stop, for what its intake has: nobody else can put it on disk.
+func (r *Relay) store(u *runner) {
+	u.halt()
+	r.ended(u.run(r.ctx, func() time.Duration { return min(r.drainTime(), closeTimeout) }))
 }
 
 // launch runs a runner, unless the relay has begun to stop.
