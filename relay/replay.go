@@ -113,8 +113,12 @@ func (b *buffer) waitSafe(ctx context.Context, batch []*Stored) error {
 		return b.endErr // it has synced it all, or tried to
 	}
 	b.mu.Unlock()
-	defer b.mu.Lock()
-	return b.disk.Sync()
+	err := b.disk.Sync()
+	b.mu.Lock()
+	if err != nil && b.ended {
+		return b.endErr // it may just have been closed, and all of it fsynced before
+	}
+	return err
 }
 
 // A purge is somebody's wish that the keeper fulfils.
