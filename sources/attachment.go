@@ -54,6 +54,9 @@ type subscription struct {
 	deniedIn uint64 // in which life of the connection, as far as is known
 	attempt  int    // since it was denied
 	retryAt  time.Time
+
+	draining  bool
+	drainedIn uint64 // in which life of the connection
 }
 
 func newAttachment(c *Core, nc *nats.Conn, accept func(*relay.Message) error) *attachment {
@@ -102,7 +105,7 @@ func (a *attachment) run(ctx context.Context, closed <-chan struct{}) error {
 		case now := <-ticker.C:
 			a.confirm(ctx)
 			a.countDrops(now)
-			a.retryDenied(now)
+			a.retryDenied(ctx, now)
 		}
 	}
 }
@@ -160,34 +163,38 @@ func (a *attachment) unsubscribe(s *subscription) {
 // drain ends the subscriptions, and returns when everything that the client had received of them
 // has been passed to accept.
 func (a *attachment) drain() {
-	connected := a.core.conn.Stats().Connected
-	for _, s := range a.subs {
-		if connected {
-			_ = s.sub.Drain() // an error means that it is closed already
-		}
-	}
 	poll := time.NewTicker(drainPoll)
 	defer poll.Stop()
-	for _, s := range a.subs {
-		for !a.drained(s, connected) {
-			<-poll.C
-		}
+	for !a.drained() {
+		<-poll.C
 	}
 }
 
-// drained says whether a subscription has come to its end. Drain first makes a round trip to the
-// server; without a connection that would last 10 s, so there the subscription just ends when its queue is empty.
-func (a *attachment) drained(s *subscription, draining bool) bool {
-	a.countDropped(s)
-	select {
-	case <-s.done:
-		return true
-	default:
+// drained says whether all subscriptions have come to their ends.
+func (a *attachment) drained() bool {
+	all, conn := true, a.core.conn.Stats()
+	for _, s := range a.subs {
+		a.countDropped(s)
+		select {
+		case <-s.done:
+		default:
+			all = false
+			a.endSoon(s, conn)
+		}
 	}
-	if pending, _, err := s.sub.Pending(); !draining && err == nil && pending == 0 {
+	return all
+}
+
+// endSoon sees to it that a subscription gets no more, and ends when its queue is empty. Drain first makes a round trip to the server; without a
+// connection that would last 10 s, so there the subscription just ends. When nats.go comes back it subscribes again, whatever was drained before.
+func (a *attachment) endSoon(s *subscription, conn natsconn.Stats) {
+	switch pending, _, err := s.sub.Pending(); {
+	case conn.Connected && (!s.draining || s.drainedIn != conn.Reconnects):
+		s.draining, s.drainedIn = true, conn.Reconnects
+		_ = s.sub.Drain() // an error means that it is closed already
+	case !conn.Connected && err == nil && pending == 0:
 		_ = s.sub.Unsubscribe()
 	}
-	return false
 }
 
 // countDrops adds up what nats.go has dropped since the last time.
@@ -234,7 +241,7 @@ func (a *attachment) deny(s *subscription, d denial) {
 }
 
 // retryDenied subscribes again where it was denied, after a pause, or when nats.go has done so with a new connection.
-func (a *attachment) retryDenied(now time.Time) {
+func (a *attachment) retryDenied(ctx context.Context, now time.Time) {
 	conn := a.core.conn.Stats()
 	if !conn.Connected {
 		return // nats.go subscribes again when it is back
@@ -243,9 +250,12 @@ func (a *attachment) retryDenied(now time.Time) {
 		if !s.denied || now.Before(s.retryAt) && s.deniedIn == conn.Reconnects {
 			continue
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		s.attempt++
 		s.retryAt = now.Add(a.core.deniedPause(s.attempt))
-		if a.permitted(s) {
+		if a.permitted(ctx, s) {
 			s.denied = false
 			a.core.denied.Add(-1)
 			a.core.log.Info().Str("subject", s.subject).Msg("the server permits the subscription now")
@@ -255,9 +265,14 @@ func (a *attachment) retryDenied(now time.Time) {
 
 // permitted subscribes again, unless nats.go has, and says whether the server has taken it. The violation precedes the PONG on the
 // wire; its event may come later than the flush returns, but nats.go's LastError is set by then.
-func (a *attachment) permitted(s *subscription) bool {
+func (a *attachment) permitted(ctx context.Context, s *subscription) bool {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
 	before := a.nc.LastError()
 	if reconnects := a.core.conn.Stats().Reconnects; s.deniedIn == reconnects {
+		if pending, _, err := s.sub.Pending(); err == nil && pending > 0 {
+			return false // it would be lost: what came before the denial, or though it is another subscription that the server has no room for
+		}
 		a.unsubscribe(s)
 		if err := a.subscribe(s); err != nil {
 			return false // the connection is closed: run hears of it
@@ -269,7 +284,7 @@ func (a *attachment) permitted(s *subscription) bool {
 			return false
 		}
 	}
-	if err := a.nc.FlushTimeout(flushTimeout); err != nil {
+	if err := a.nc.FlushWithContext(ctx); err != nil {
 		return false // cut: nats.go subscribes again with the next connection
 	}
 	after := a.nc.LastError()

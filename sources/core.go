@@ -117,7 +117,12 @@ func (c *Core) Run(ctx context.Context, accept func(*relay.Message) error) error
 }
 
 // Close implements relay.Source. Core NATS keeps nothing that would have to be settled.
-func (c *Core) Close(context.Context) error { return nil }
+func (c *Core) Close(context.Context) error {
+	if n := c.stopped.Load(); n > 0 {
+		c.log.Warn().Uint64("messages", n).Msg("messages that came too late for the route are lost")
+	}
+	return nil
+}
 
 // handler returns the callback of one subscription. nats.go calls it from one goroutine, so the
 // id generator needs no lock, unlike nuid's global one.
