@@ -120,11 +120,12 @@ func TestCredsAreReadAtEachConnect(t *testing.T) {
 
 // The server throws out who has expired; the renewed file is taken up, by the connection that is there.
 func TestExpiredJWTRenewedOnDisk(t *testing.T) {
+	t.Parallel()
 	op := natstest.NewOperator(t)
 	srv := natstest.Start(t, op.Config(nil), nil)
 	cfg := natstest.Config(srv.URL())
 	cfg.Creds = filepath.Join(t.TempDir(), "edge.creds")
-	expires := time.Now().Add(4 * time.Second) // a loaded machine must have connected by then
+	expires := time.Now().Add(15 * time.Second) // a loaded machine must have connected by then
 	write(t, cfg.Creds, op.Creds(func(u *jwt.UserClaims) { u.Expires = expires.Unix() }))
 	log := natstest.NewLog(t)
 	c := open(t, cfg, log)
@@ -227,7 +228,7 @@ func TestEveryCertificateIsRotated(t *testing.T) {
 	e.Cut()
 	natstest.Eventually(t, "the old authority does not know the new server", func() bool { return c.Stats().Errors[KindTLS] > failed+2 })
 	rotate(next, "stranger")
-	natstest.Eventually(t, "the server knows no such user", func() bool { return log.Count("cannot connect", "authorization violation") == 1 })
+	natstest.Eventually(t, "the server knows no such user", func() bool { return log.Count("cannot connect", "authorization violation") > 0 })
 	rotate(next, "relay")
 	waitUp(t, c)
 	if st := c.Stats(); st.Errors[KindAuth] == 0 {
@@ -309,7 +310,7 @@ func TestInboxPrefixOfARestrictedAccount(t *testing.T) {
 				natstest.Eventually(t, "the denial is counted", func() bool { return c.Stats().Errors[KindPermission] > 0 })
 				return
 			}
-			if m, err := nc.Request("ask.me", nil, 20*time.Second); err != nil || string(m.Data) != "yes" {
+			if m, err := nc.Request("ask.me", nil, patience); err != nil || string(m.Data) != "yes" {
 				t.Errorf("Request: %v, %v", m, err)
 			}
 		})

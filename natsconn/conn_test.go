@@ -3,8 +3,10 @@ package natsconn
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,6 +24,9 @@ import (
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
+// patience is how long anything may take on a loaded machine that should be done soon.
+const patience = time.Minute
+
 func nopLog() zerolog.Logger { return zerolog.Nop() }
 
 // open returns a Conn that is closed with the test.
@@ -37,7 +42,7 @@ func open(t *testing.T, cfg *config.NATS, log *natstest.Log) *Conn {
 
 func closeConn(t *testing.T, c *Conn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := c.Close(ctx); err != nil {
 		t.Errorf("Close: %v", err)
@@ -150,13 +155,11 @@ func TestCutAndCloseDoNotWaitForAStalledServer(t *testing.T) {
 		still++
 		return still > 50
 	})
-	begun := time.Now()
 	e.Cut()
-	<-blocked
-	closeConn(t, c)
-	if took := time.Since(begun); took > writeTimeout/2 {
-		t.Errorf("took %v", took)
+	if err := <-blocked; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the write has had all its time: %v", err)
 	}
+	closeConn(t, c)
 }
 
 func TestCloseEndsAHandshakeInProgress(t *testing.T) {
@@ -164,14 +167,10 @@ func TestCloseEndsAHandshakeInProgress(t *testing.T) {
 	proxy := tcpproxy.Start(t, srv.Addr())
 	proxy.Stall()
 	cfg := natstest.Config("nats://" + proxy.Addr())
-	cfg.ConnectTimeout = time.Minute
+	cfg.ConnectTimeout = time.Hour
 	c := open(t, cfg, natstest.NewLog(t))
 	natstest.Eventually(t, "dialled", func() bool { return c.dialer.sock.Load() != nil })
-	begun := time.Now()
 	closeConn(t, c)
-	if took := time.Since(begun); took > 10*time.Second {
-		t.Errorf("took %v", took)
-	}
 	if _, _, err := c.Attach(context.Background()); err != ErrClosed {
 		t.Errorf("Attach after Close: %v", err)
 	}
@@ -189,7 +188,7 @@ func TestCloseCutsWhenItsContextEnds(t *testing.T) {
 	if err := c.Close(ctx); err != context.DeadlineExceeded {
 		t.Errorf("Close: %v", err)
 	}
-	if took := time.Since(begun); took > 10*time.Second { // a drain lasts 30
+	if took := time.Since(begun); took > 25*time.Second { // a drain lasts 30
 		t.Errorf("took %v", took)
 	}
 }
@@ -209,7 +208,7 @@ func TestBuildsAnewWhatTheClientLibraryHasClosed(t *testing.T) {
 	}
 	select {
 	case <-closed:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the connection was not closed")
 	}
 	again, _, err := c.Attach(t.Context())
@@ -278,14 +277,14 @@ func startCluster(t *testing.T) (a, b *natstest.Server) {
 	t.Helper()
 	pa, pb := strconv.Itoa(natstest.FreePort(t)), strconv.Itoa(natstest.FreePort(t))
 	tune := func(o *server.Options) {
-		o.LameDuckGracePeriod, o.LameDuckDuration = 10*time.Second, 20*time.Second
+		o.LameDuckGracePeriod, o.LameDuckDuration = 2*patience, 3*patience
 	}
 	a = natstest.Start(t, strings.NewReplacer("%NAME%", "a", "%PORT%", pa, "%OTHER%", pb).Replace(cluster), tune)
 	b = natstest.Start(t, strings.NewReplacer("%NAME%", "b", "%PORT%", pb, "%OTHER%", pa).Replace(cluster), tune)
 	return a, b
 }
 
-// The grace period of ten seconds is not waited for.
+// The grace period is not waited for.
 func TestLameDuckIsLeftAtOnce(t *testing.T) {
 	a, b := startCluster(t)
 	log := natstest.NewLog(t)
@@ -295,15 +294,11 @@ func TestLameDuckIsLeftAtOnce(t *testing.T) {
 		nc, _, err := c.Attach(t.Context())
 		return err == nil && len(nc.Servers()) > 1
 	})
-	begun := time.Now()
 	a.LameDuck()
 	natstest.Eventually(t, "moved", func() bool {
 		e, up := c.Epoch()
 		return up && strings.HasSuffix(e.Conn().ConnectedUrl(), b.Addr())
 	})
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("took %v", took)
-	}
 	natstest.Eventually(t, "logged", func() bool {
 		return log.Count("lame duck", "moving to another one") == 1 && log.Count("reconnected", b.Addr()) == 1
 	})
@@ -312,7 +307,7 @@ func TestLameDuckIsLeftAtOnce(t *testing.T) {
 // With nowhere to go, the server is good as long as it lasts.
 func TestLameDuckIsKeptWhenThereIsNoOther(t *testing.T) {
 	srv := natstest.Start(t, "", func(o *server.Options) {
-		o.LameDuckGracePeriod, o.LameDuckDuration = 10*time.Second, 20*time.Second
+		o.LameDuckGracePeriod, o.LameDuckDuration = 2*patience, 3*patience
 	})
 	log := natstest.NewLog(t)
 	c := open(t, natstest.Config(srv.URL()), log)

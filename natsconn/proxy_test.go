@@ -6,7 +6,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/internal/natstest"
@@ -74,7 +73,7 @@ func checkEcho(t *testing.T, e Epoch) {
 	if err := e.Conn().Publish("echo", data); err != nil {
 		t.Fatal(err)
 	}
-	m, err := sub.NextMsg(20 * time.Second)
+	m, err := sub.NextMsg(patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +112,7 @@ func TestProxyFailsAndIsMended(t *testing.T) {
 
 			srv.Stop()
 			natstest.Eventually(t, "the log says that the server is not there", func() bool {
-				return log.Count("cannot connect", "ask proxy "+proxy.addr+" for "+hubName+":4222") == 1
+				return log.Count("cannot connect", "ask proxy "+proxy.addr+" for "+hubName+":4222") > 0
 			})
 			srv.Restart()
 			waitUp(t, c)

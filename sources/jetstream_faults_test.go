@@ -211,7 +211,7 @@ func TestJetStreamTwoShareADurable(t *testing.T) {
 	t.Parallel()
 	srv, stream := startStream(t)
 	cfg := jsConfig()
-	cfg.AckWait = 5 * time.Second // half of which a loaded machine may be late to extend what is held
+	cfg.AckWait = 15 * time.Second // half of which a loaded machine may be late to extend what is held
 	cfg.MaxAckPending = 100
 	one, two := startJS(t, cfg, srv.URL()), startJS(t, cfg, srv.URL())
 	natstest.Eventually(t, "both pull", func() bool { return stream.waiting() >= 2 })
@@ -242,7 +242,7 @@ func TestJetStreamSharedWithOneThatIsBusy(t *testing.T) {
 	t.Parallel()
 	srv, stream := startStream(t)
 	cfg := jsConfig()
-	cfg.MaxAckPending, cfg.AckWait = 50, 10*time.Second
+	cfg.MaxAckPending, cfg.AckWait = 50, 20*time.Second
 	busy := prepareJS(t, cfg, t.TempDir(), srv.URL())
 	busy.hold = true
 	busy.run()
@@ -251,7 +251,7 @@ func TestJetStreamSharedWithOneThatIsBusy(t *testing.T) {
 	natstest.Eventually(t, "it asks for nothing", func() bool { return stream.waiting() == 0 })
 	dir := t.TempDir()
 	joining := prepareJS(t, cfg, dir, srv.URL())
-	joining.src.times.joining = 20 * time.Second
+	joining.src.times.joining = patience
 	joining.run()
 	natstest.Eventually(t, "it looks for others", func() bool { return joining.log.Count("waiting for a sign") > 0 })
 	busy.settleFirst(1)
@@ -297,7 +297,7 @@ func TestJetStreamStandby(t *testing.T) {
 	cfg.Standby = "g"
 	prepare := func() *jsHarness {
 		h := prepareJS(t, cfg, t.TempDir(), srv.URL())
-		h.src.times.pinned = 4 * time.Second
+		h.src.times.pinned = 8 * time.Second // most of which a loaded machine may be late
 		return h
 	}
 	one, two := prepare(), prepare()
@@ -313,7 +313,7 @@ func TestJetStreamStandby(t *testing.T) {
 	one.set(func() { one.hold = true })
 	stream.publish(50)
 	one.await(1, 150)
-	time.Sleep(5 * time.Second) // longer than the pin lasts: the active one stays it although it asks for nothing
+	time.Sleep(9 * time.Second) // longer than the pin lasts: the active one stays it although it asks for nothing
 	stream.publish(10)
 	one.await(1, 160)
 	if two.count() != 0 {

@@ -108,10 +108,14 @@ func deliver(l *ledger, sequences ...uint64) {
 
 // drain returns the sequences of what the route would get now.
 func drain(l *ledger) (sequences []uint64, held map[uint64]relay.Receipt) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
+	l.mu.Lock()
+	ready := l.awaited == 0 && len(l.queue) > 0
+	l.mu.Unlock()
+	if !ready {
+		return nil, nil
+	}
 	held = map[uint64]relay.Receipt{}
-	for _, m := range l.next(ctx, nil) {
+	for _, m := range l.next(context.Background(), nil) {
 		sequences = append(sequences, m.Sequence)
 		held[m.Sequence] = m.Receipt
 	}

@@ -46,7 +46,7 @@ func TestReply(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, nc := startReplying(t, "max_payload: 1000", tc.answer)
-			got, err := nc.Request("s.x", []byte("q"), 10*time.Second)
+			got, err := nc.Request("s.x", []byte("q"), patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +73,7 @@ func TestReplyToRequestsOnly(t *testing.T) {
 	}
 	natstest.Eventually(t, "the messages arrive", func() bool { return strings.Count(strings.Join(h.data(), " "), "message") == 3 })
 	// An answer would have been on its way before this one.
-	if _, err := nc.Request("s.x", nil, 10*time.Second); err != nil {
+	if _, err := nc.Request("s.x", nil, patience); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := all.NextMsg(time.Millisecond); err == nil {
