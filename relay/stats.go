@@ -48,7 +48,7 @@ func total(byReason map[string]uint64) uint64 {
 }
 
 // drops counts what a route gives up, by reason, and logs it: the first of an episode at once,
-// then at most once per dropLogEvery, with how many there were since.
+// then once per dropLogEvery for as long as there were more, with how many.
 type drops struct {
 	log  zerolog.Logger
 	what string // happened to them, for the log
@@ -56,7 +56,8 @@ type drops struct {
 	mu       sync.Mutex
 	total    map[string]uint64
 	unlogged map[string]uint64
-	lastLog  map[string]time.Time
+	why      map[string]error       // the last of those
+	pause    map[string]*time.Timer // reasons that were logged lately: until it fires, no more of them are
 }
 
 const dropLogEvery = time.Minute
@@ -64,7 +65,7 @@ const dropLogEvery = time.Minute
 func newDrops(log zerolog.Logger) *drops { return newDropsOf(log, "messages dropped") }
 
 func newDropsOf(log zerolog.Logger, what string) *drops {
-	return &drops{log: log, what: what, total: map[string]uint64{}, unlogged: map[string]uint64{}, lastLog: map[string]time.Time{}}
+	return &drops{log: log, what: what, total: map[string]uint64{}, unlogged: map[string]uint64{}, why: map[string]error{}, pause: map[string]*time.Timer{}}
 }
 
 // add counts n messages given up for the reason. err says more, or is nil.
@@ -76,14 +77,29 @@ func (d *drops) add(reason string, n int, err error) {
 	defer d.mu.Unlock()
 	d.total[reason] += uint64(n)
 	d.unlogged[reason] += uint64(n)
-	if now := time.Now(); now.Sub(d.lastLog[reason]) >= dropLogEvery {
-		d.lastLog[reason] = now
-		d.flush(reason, err)
+	d.why[reason] = err
+	if d.pause[reason] == nil {
+		d.flush(reason)
+		d.pause[reason] = time.AfterFunc(dropLogEvery, func() { d.resume(reason) })
 	}
 }
 
-func (d *drops) flush(reason string, err error) {
-	d.log.Warn().Err(err).Str("reason", reason).Uint64("messages", d.unlogged[reason]).Uint64("total", d.total[reason]).Msg(d.what)
+// resume ends the pause after a line of the log, with another line if there is something to say.
+func (d *drops) resume(reason string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.pause[reason] == nil: // closed
+	case d.unlogged[reason] > 0:
+		d.flush(reason)
+		d.pause[reason].Reset(dropLogEvery)
+	default:
+		delete(d.pause, reason)
+	}
+}
+
+func (d *drops) flush(reason string) {
+	d.log.Warn().Err(d.why[reason]).Str("reason", reason).Uint64("messages", d.unlogged[reason]).Uint64("total", d.total[reason]).Msg(d.what)
 	d.unlogged[reason] = 0
 }
 
@@ -91,9 +107,13 @@ func (d *drops) flush(reason string, err error) {
 func (d *drops) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for reason, timer := range d.pause {
+		timer.Stop()
+		delete(d.pause, reason)
+	}
 	for reason, n := range d.unlogged {
 		if n > 0 {
-			d.flush(reason, nil)
+			d.flush(reason)
 		}
 	}
 }
