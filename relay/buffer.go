@@ -70,7 +70,9 @@ type buffer struct {
 	sinkDown   bool
 	waiting    int       // puts that are held back by the policy to block
 	fullAt     time.Time // when a message was last given up for want of room
+	losing     bool      // the disk has given up its oldest segment since the sink began to fail: it is full, and the next will follow
 	spillSaid  bool      // the log has that the disk joins in, and not yet that it is caught up with
+	backlog    bool      // the same of what was on disk at the start
 	diskDown   error     // why the spool failed, until it works again or is not wanted any more
 	diskLogged time.Time // when that was last logged
 	writeRest  bool      // the keeper does not write for a while, after an error
@@ -115,6 +117,7 @@ func newBuffer(o BufferOptions, disk *spool.Spool, lanes int, ordering Ordering,
 	if disk != nil {
 		b.gap = disk.Stats().Records > 0
 		b.spilling = b.gap || b.mustSpill()
+		b.backlog = b.gap && o.Persist != PersistAlways
 	}
 	return b
 }
@@ -337,9 +340,16 @@ func (b *buffer) settleOnDisk() {
 	b.mu.Lock()
 	records := b.settled
 	b.settled, b.spare = b.spare[:0], records
+	catchingUp := b.spillSaid || b.backlog
 	b.mu.Unlock()
-	if len(records) > 0 {
-		b.disk.Settle(records)
+	if len(records) == 0 {
+		return
+	}
+	b.disk.Settle(records)
+	if catchingUp {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.work.Signal() // the keeper says when nothing is left there
 	}
 }
 
@@ -360,7 +370,7 @@ func (b *buffer) setSink(down bool) {
 		if b.outageIn != nil {
 			b.outageIn.Stop()
 		}
-		b.outageIn, b.outage = nil, false
+		b.outageIn, b.outage, b.losing = nil, false, false
 		b.work.Signal()
 	}
 	b.room.Broadcast()

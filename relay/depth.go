@@ -29,7 +29,7 @@ func (b *buffer) condition() (full, spilling bool) {
 	const shown = 5 * time.Second // a state that lasts for one message only could not be seen
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.waiting > 0 || time.Since(b.fullAt) < shown, b.spilling
+	return b.waiting > 0 || b.losing || time.Since(b.fullAt) < shown, b.spilling
 }
 
 // oldest returns when the oldest message began to age. The order of the buffer makes it one of the first of each part.

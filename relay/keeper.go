@@ -110,12 +110,13 @@ func (b *buffer) stopSpilling() {
 		return
 	}
 	b.diskDown = nil // whether it works will be seen the next time, and said
-	if b.spilling || b.spillSaid {
-		b.spillSaid = false
-		b.log.Info().Msg("caught up with the disk, no longer spilling to it")
-	}
 	if b.spilling {
 		b.queueTail()
+	}
+	// What has only been read back is not caught up with: the sink may well be down.
+	if (b.spillSaid || b.backlog) && b.disk.Stats().Records == 0 {
+		b.spillSaid, b.backlog = false, false
+		b.log.Info().Msg("caught up with the disk: nothing is left there, and what comes goes by memory alone")
 	}
 }
 
@@ -227,7 +228,7 @@ func (b *buffer) wrote(err error) {
 	case errors.Is(err, spool.ErrTooLarge):
 		b.giveUpTail(err)
 		return
-	case errors.Is(err, spool.ErrFull) && b.opts.WhenFull == DropOldest && b.dropSegment():
+	case errors.Is(err, spool.ErrFull) && b.opts.WhenFull == DropOldest && b.dropSegment(errDiskFull):
 		return
 	case !errors.Is(err, spool.ErrFull): // being full is a state, and no failure
 		b.diskFails(err)
@@ -264,15 +265,21 @@ func (b *buffer) giveUpTail(err error) {
 	b.remove(m)
 }
 
+// errDiskFull is why the oldest messages are given up.
+var errDiskFull = errors.New("buffer.disk is reached, the oldest messages give way")
+
 // dropSegment gives up the oldest segment on disk to make room for new messages, and reports whether that worked.
-func (b *buffer) dropSegment() bool {
-	_, err := b.giveUpSegment(DropBufferFull)
+func (b *buffer) dropSegment(why error) bool {
+	_, err := b.giveUpSegment(DropBufferFull, why)
+	if err == nil {
+		b.fullAt, b.losing = time.Now(), b.sinkDown
+	}
 	return err == nil
 }
 
 // giveUpSegment gives up the oldest segment on disk for the reason, and returns how many messages that were. What lanes are delivering of
 // it now is not lost yet, and not counted.
-func (b *buffer) giveUpSegment(reason string) (n int, err error) {
+func (b *buffer) giveUpSegment(reason string, why error) (n int, err error) {
 	b.mu.Unlock()
 	b.settling.Lock() // nothing may be on its way to being settled, or it would be counted as dropped
 	defer b.settling.Unlock()
@@ -304,7 +311,7 @@ func (b *buffer) giveUpSegment(reason string) (n int, err error) {
 		}
 	}
 	b.settleOwed(FateDone, func(record uint64) bool { return record >= dropped.First && record <= dropped.Last })
-	b.drops.add(reason, n, nil)
+	b.drops.add(reason, n, why)
 	return n, nil
 }
 
@@ -329,7 +336,7 @@ func (b *buffer) evicted() int {
 // system is. It is the last resort, when memory is full as well.
 func (b *buffer) replaceOldest() {
 	b.pressed = false
-	b.stuck = !b.dropSegment()
+	b.stuck = !b.dropSegment(b.diskDown)
 	if b.writeRest = false; b.stuck {
 		b.rest(&b.writeRest) // anew: the rest that it was pressed in may be over
 	}

@@ -156,10 +156,10 @@ func (b *buffer) purge(ctx context.Context) (int, error) {
 func (b *buffer) purgeDisk() {
 	p := b.purging
 	for p.err == nil && b.disk.Stats().Records > 0 {
-		n, err := b.giveUpSegment(DropPurged)
+		n, err := b.giveUpSegment(DropPurged, nil)
 		p.n, p.err = p.n+n, err
 	}
-	b.purging = nil
+	b.purging, b.losing = nil, false
 	close(p.done)
 	b.room.Broadcast()
 }

@@ -101,7 +101,7 @@ func (r *Route) openSpool() (*spool.Spool, error) {
 		return nil, err
 	}
 	if s := disk.Stats(); s.Records > 0 {
-		r.log.Info().Int("messages", s.Records).Int64("bytes", s.FileBytes).Time("oldest", s.Oldest).Msg("backlog found on disk, delivering it first")
+		r.log.Info().Int("messages", s.Records).Int64("bytes", s.FileBytes).Time("oldest", s.Oldest).Msg("backlog found on disk: it goes first, all that comes lines up behind it")
 	}
 	return disk, nil
 }
