@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,20 +39,45 @@ func LockDir(dir string) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if err := flock(f); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		b, _ := io.ReadAll(io.LimitReader(f, 32))
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-		return nil, &LockedError{Dir: dir, PID: pid}
+	if err := lockFile(dir, f); err != nil {
+		return nil, err
 	}
 	// The pid is for people; a full disk must not keep the relay from starting.
 	if f.Truncate(0) == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return &Lock{f}, nil
+}
+
+// LockToRead is LockDir for a file system that cannot be written to: to look at what is there, which only a relay that has been running for longer
+// than that can hold.
+func LockToRead(dir string) (*Lock, error) {
+	f, err := os.Open(filepath.Join(dir, "lock"))
+	if errors.Is(err, fs.ErrNotExist) { // so nobody can hold it
+		f, err = os.Open(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := lockFile(dir, f); err != nil {
+		return nil, err
+	}
+	return &Lock{f}, nil
+}
+
+// lockFile locks the file, or closes it.
+func lockFile(dir string, f *os.File) error {
+	err := flock(f)
+	if err == nil {
+		return nil
+	}
+	defer f.Close()
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	b, _ := io.ReadAll(io.LimitReader(f, 32))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return &LockedError{Dir: dir, PID: pid}
 }
 
 func flock(f *os.File) error {
