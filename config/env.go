@@ -34,13 +34,16 @@ func (e Env) read(path string) ([]byte, error) {
 	return e.ReadFile(path)
 }
 
+// DefaultStateDir is the default of state_dir where systemd does not set one.
+const DefaultStateDir = "./natsrelay-state"
+
 // stateDir is the default of state_dir. systemd separates several state directories by colons.
 func (e Env) stateDir() string {
 	list, _ := e.lookup("STATE_DIRECTORY")
 	if first, _, _ := strings.Cut(list, ":"); first != "" {
 		return first
 	}
-	return "./natsrelay-state"
+	return DefaultStateDir
 }
 
 // instance is the default of instance: the host's name with what a message header may not carry replaced.

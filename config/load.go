@@ -22,28 +22,62 @@ func Load(path string, env Env) (*Config, error) {
 	return Parse(path, data, env)
 }
 
+// LoadAdmin reads nothing but the [admin] table of the file at path, for those who want to ask the relay that runs with it: it works while the rest
+// of the file is wrong, or names secrets that only the relay can read. The error is as Load's.
+func LoadAdmin(path string, env Env) (Admin, error) {
+	var a Admin
+	data, err := env.read(path)
+	if err != nil {
+		return a, fmt.Errorf("read configuration: %w", err)
+	}
+	b, root, err := decode(path, data, env)
+	if err != nil {
+		return a, err
+	}
+	t := adminTable(&a)
+	if at, ok := root.get("admin"); ok {
+		b.table(at, t)
+	}
+	return a, b.found()
+}
+
 // Parse turns the text of a configuration into a Config with all defaults filled in. The name is for errors only.
 // The error is always [Errors] and holds every problem, not only the first.
 func Parse(name string, data []byte, env Env) (*Config, error) {
-	// An editor on Windows may have put a byte order mark in front. Package toml skips it; positions do not count it.
-	src := strings.TrimPrefix(string(data), "\ufeff")
-	b := &binder{file: name, src: src, env: env}
-
-	var raw map[string]any
-	if _, err := toml.Decode(src, &raw); err != nil {
-		return nil, b.syntaxError(err)
+	b, root, err := decode(name, data, env)
+	if err != nil {
+		return nil, err
 	}
-	root := value{at: locate(src), raw: raw}
 	connections, _ := root.get("nats")
 	b.connections = slices.Sorted(maps.Keys(connections.table()))
 
 	c := new(Config)
 	b.table(root, b.schema(c))
-	if len(b.problems) > 0 {
-		b.problems.sort()
-		return nil, b.problems
+	if err := b.found(); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// decode turns the text of a configuration into what is in it, and a binder for that.
+func decode(name string, data []byte, env Env) (*binder, value, error) {
+	// An editor on Windows may have put a byte order mark in front. Package toml skips it; positions do not count it.
+	src := strings.TrimPrefix(string(data), "\ufeff")
+	b := &binder{file: name, src: src, env: env}
+	var raw map[string]any
+	if _, err := toml.Decode(src, &raw); err != nil {
+		return nil, value{}, b.syntaxError(err)
+	}
+	return b, value{at: locate(src), raw: raw}, nil
+}
+
+// found returns the problems, in order, as an error; nil if there are none.
+func (b *binder) found() error {
+	if len(b.problems) == 0 {
+		return nil
+	}
+	b.problems.sort()
+	return b.problems
 }
 
 // syntaxError turns the one error that package toml stops at into a problem.

@@ -20,22 +20,23 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // loadConfig reads the configuration that the command line, or nobody, has named, and returns the path of it.
-func loadConfig(path string) (*config.Config, string, error) {
+func loadConfig(path string) (*config.Config, string, error) { return load(path, config.Load) }
+
+// load reads from the configuration what read reads from a path.
+func load[T any](path string, read func(string, config.Env) (T, error)) (got T, _ string, err error) {
 	if path == "" {
-		found, err := findConfig()
-		if err != nil {
-			return nil, "", err
+		if path, err = findConfig(); err != nil {
+			return got, "", err
 		}
-		path = found
 	}
-	cfg, err := config.Load(path, config.OS())
+	got, err = read(path, config.OS())
 	if errors.Is(err, fs.ErrNotExist) {
 		err = withHints(err, "natsrelay init > "+path)
 	}
 	if err != nil {
-		return nil, "", withStatus(err, exitConfig)
+		return got, "", withStatus(err, exitConfig)
 	}
-	return cfg, path, nil
+	return got, path, nil
 }
 
 func findConfig() (string, error) {

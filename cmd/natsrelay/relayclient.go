@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/natsrelay/natsrelay/admin"
+	"github.com/natsrelay/natsrelay/config"
 	"github.com/spf13/cobra"
 )
 
@@ -24,24 +25,24 @@ func (t *relayTarget) addrFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&t.token, "token", "", "the `TOKEN` that the relay wants, if not that of the configuration")
 }
 
-// client returns a client for the relay at --addr, or that of the configuration.
+// client returns a client for the relay at --addr, or that of the configuration, of which it reads no more than that.
 func (t *relayTarget) client() (*admin.Client, error) {
 	if t.addr != "" {
 		c, err := admin.NewClient(t.addr, t.token)
 		return c, withStatusIf(err, exitUsage)
 	}
-	cfg, path, err := loadConfig(t.config)
+	cfg, path, err := load(t.config, config.LoadAdmin)
 	if err != nil {
 		return nil, withHints(err, "--addr ADDRESS needs no configuration")
 	}
-	if cfg.Admin.Listen == "" {
+	if cfg.Listen == "" {
 		return nil, fmt.Errorf("the relay of %s cannot be asked: its admin server is off ([admin] listen)", path)
 	}
 	token := t.token
 	if token == "" {
-		token = cfg.Admin.Token.Reveal()
+		token = cfg.Token.Reveal()
 	}
-	return admin.NewClient(cfg.Admin.Listen, token)
+	return admin.NewClient(cfg.Listen, token)
 }
 
 // advised adds advice to the error of a relay, or of none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/natsrelay/natsrelay/config"
 	"github.com/natsrelay/natsrelay/relay/spool"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // spools is the shelf of what waits to be delivered.
@@ -55,8 +57,9 @@ func (s *spoolTarget) flags(cmd *cobra.Command) {
 }
 
 // work calls stopped with the state directory, which no relay can use until it returns, and with the routes of the configuration, if one
-// is used. If a relay runs on the directory, or --addr names one, it calls running instead.
-func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, configured map[string]config.Buffer) error, running func(*admin.Client) error) error {
+// is used. If a relay runs on the directory, or --addr names one, it calls running instead; and so it does if the directory cannot be found, or not be
+// looked into, and the configuration's relay answers: a service has its directory, and secrets that the configuration names, from systemd.
+func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, configured map[string]config.Buffer) error, running func(*admin.Client) error) (err error) {
 	if s.addr != "" {
 		client, err := s.client()
 		if err != nil {
@@ -64,16 +67,74 @@ func (s *spoolTarget) work(ctx context.Context, stopped func(stateDir string, co
 		}
 		return advised(running(client))
 	}
-	err := s.withState(stopped)
-	locked, ok := errors.AsType[*spool.LockedError](err)
-	if !ok {
-		return err
-	}
-	client, err := s.holder(ctx, locked)
+	dir, configured, err := s.state()
 	if err != nil {
+		if client := s.answering(ctx, dir); client != nil {
+			return advised(running(client))
+		}
+		if dir == "" || !s.create || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	lock, err := spool.LockDir(dir)
+	if errors.Is(err, unix.EROFS) {
+		lock, err = spool.LockToRead(dir)
+	}
+	if locked, ok := errors.AsType[*spool.LockedError](err); ok {
+		client, err := s.holder(ctx, locked)
+		if err != nil {
+			return err
+		}
+		return advised(running(client))
+	}
+	if err != nil {
+		if client := s.answering(ctx, dir); client != nil {
+			return advised(running(client))
+		}
 		return err
 	}
-	return advised(running(client))
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	return stopped(dir, configured)
+}
+
+// state returns the state directory, and the routes of the configuration, if one is used. With an error the directory is not there, or, if
+// it is "", not known.
+func (s *spoolTarget) state() (dir string, configured map[string]config.Buffer, err error) {
+	hints := []string{"the relay makes it when it runs for the first time"}
+	if dir = s.stateDir; dir == "" {
+		cfg, _, err := loadConfig(s.config)
+		if err != nil {
+			return "", nil, withHints(err, "--state-dir DIR needs no configuration")
+		}
+		dir, configured = cfg.StateDir, map[string]config.Buffer{}
+		for _, r := range cfg.Routes {
+			configured[r.Name] = r.Buffer
+		}
+		if dir == config.DefaultStateDir {
+			hints = append(hints, "that of a service is elsewhere: --state-dir /var/lib/natsrelay")
+		}
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return dir, configured, withHints(fmt.Errorf("state directory: %w", err), hints...)
+	}
+	return dir, configured, nil
+}
+
+// answering returns a client for the relay of the configuration, if it runs with the same directory, or else nil. "" and the default stand for any: where
+// systemd has started the relay, only it knows.
+func (s *spoolTarget) answering(ctx context.Context, dir string) *admin.Client {
+	if s.stateDir != "" {
+		return nil
+	}
+	client, err := s.client()
+	if err != nil {
+		return nil
+	}
+	status, err := client.Status(ctx)
+	if err != nil || dir != "" && dir != config.DefaultStateDir && dir != status.StateDir {
+		return nil
+	}
+	return client
 }
 
 // holder returns a client for the relay that holds the lock.
@@ -93,30 +154,6 @@ func (s *spoolTarget) holder(ctx context.Context, locked *spool.LockedError) (*a
 		return nil, fmt.Errorf("%w, and the relay at %s is process %d", locked, client.Addr(), status.PID)
 	}
 	return client, nil
-}
-
-// withState calls fn with the state directory, locked, and with the routes of the configuration, if one is used.
-func (s *spoolTarget) withState(fn func(stateDir string, configured map[string]config.Buffer) error) (err error) {
-	dir, configured := s.stateDir, map[string]config.Buffer(nil)
-	if dir == "" {
-		cfg, _, err := loadConfig(s.config)
-		if err != nil {
-			return withHints(err, "--state-dir DIR needs no configuration")
-		}
-		dir, configured = cfg.StateDir, map[string]config.Buffer{}
-		for _, r := range cfg.Routes {
-			configured[r.Name] = r.Buffer
-		}
-	}
-	if _, err := os.Stat(dir); err != nil && !s.create {
-		return withHints(fmt.Errorf("state directory: %w", err), "the relay makes it when it runs for the first time")
-	}
-	lock, err := spool.LockDir(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	return fn(dir, configured)
 }
 
 // workOn is work on what one route has.
@@ -173,7 +210,7 @@ func (s shelf) routes(stateDir string) ([]string, error) {
 	}
 	var routes []string
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && config.IsRouteName(e.Name()) { // what else may be there, such as lost+found, is not ours
 			routes = append(routes, e.Name())
 		}
 	}

@@ -24,10 +24,10 @@ func newLs(s shelf) *cobra.Command {
 		RunE: func(cmd *cobra.Command, routes []string) error {
 			return target.work(cmd.Context(), func(stateDir string, configured map[string]config.Buffer) error {
 				held, err := s.list(cmd.Context(), stateDir, routes, configured)
-				return errors.Join(s.print(cmd.OutOrStdout(), held), err)
+				return errors.Join(s.print(cmd.OutOrStdout(), held, " in "+stateDir), err)
 			}, func(client *admin.Client) error {
 				held, err := s.listRunning(cmd.Context(), client, routes)
-				return errors.Join(s.print(cmd.OutOrStdout(), held), err)
+				return errors.Join(s.print(cmd.OutOrStdout(), held, ""), err)
 			})
 		},
 	}
@@ -114,9 +114,10 @@ func holding(ctx context.Context, client *admin.Client, s shelf, route string) (
 	return admin.Holding{}, s.hasNothing(route, held)
 }
 
-func (s shelf) print(out io.Writer, held []admin.Holding) error {
+// print prints what there is where it was looked for.
+func (s shelf) print(out io.Writer, held []admin.Holding, where string) error {
 	if len(held) == 0 {
-		_, err := fmt.Fprintln(out, s.nothing)
+		_, err := fmt.Fprintln(out, s.nothing+where)
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -38,11 +38,12 @@ before anything is written: a line that is wrong leaves the spool as it is.`,
 				if err := mustBeConfigured(route, configured); err != nil {
 					return err
 				}
-				return withLines(cmd, path, func(f io.ReadSeeker, total int) (int, error) {
-					return replay(cmd, spoolDir(stateDir, route), replayOptions(configured, route), path, f, total)
+				dir := spoolDir(stateDir, route)
+				return withLines(cmd, path, " into "+dir+", to be delivered when the relay starts", func(f io.ReadSeeker, total int) (int, error) {
+					return replay(cmd, dir, replayOptions(configured, route), path, f, total)
 				})
 			}, func(client *admin.Client) error {
-				return withLines(cmd, path, func(f io.ReadSeeker, total int) (int, error) {
+				return withLines(cmd, path, "", func(f io.ReadSeeker, total int) (int, error) {
 					return replayRunning(cmd, client, route, f)
 				})
 			})
@@ -52,8 +53,8 @@ before anything is written: a line that is wrong leaves the spool as it is.`,
 	return cmd
 }
 
-// withLines calls fn with a file of messages all lines of which are right, and says how many fn has replayed.
-func withLines(cmd *cobra.Command, path string, fn func(f io.ReadSeeker, total int) (int, error)) error {
+// withLines calls fn with a file of messages all lines of which are right, and says how many fn has replayed, and where.
+func withLines(cmd *cobra.Command, path, where string, fn func(f io.ReadSeeker, total int) (int, error)) error {
 	f, done, err := openLines(cmd, path)
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func withLines(cmd *cobra.Command, path string, fn func(f io.ReadSeeker, total i
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s replayed\n", count(n, "message"))
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s replayed%s\n", count(n, "message"), where)
 	return nil
 }
 

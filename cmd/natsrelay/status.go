@@ -11,6 +11,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/internal/human"
+	"github.com/natsrelay/natsrelay/relay"
 	"github.com/spf13/cobra"
 )
 
@@ -96,7 +97,7 @@ func (p *statusPrinter) print(s *admin.Status) error {
 	}
 	fmt.Fprintln(table)
 	for _, r := range s.Routes {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s", r.Name, r.State, r.Received, r.Delivered, sum(r.Dropped), sum(r.DeadLetters), waiting(&r), age(r.OldestAgeSeconds))
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s", r.Name, shown(&r), r.Received, r.Delivered, sum(r.Dropped), sum(r.DeadLetters), waiting(&r), age(r.OldestAgeSeconds))
 		if p.watching {
 			in, out := p.rates(&r, s.Time)
 			fmt.Fprintf(table, "\t%s\t%s", in, out)
@@ -141,6 +142,14 @@ func (p *statusPrinter) rates(r *admin.RouteStatus, now time.Time) (in, out stri
 	}
 	perSecond := func(n uint64) string { return fmt.Sprintf("%.0f", float64(n)/span) }
 	return perSecond(r.Received - before.Received), perSecond(r.Delivered - before.Delivered)
+}
+
+// shown returns the state of the route, with what its word may hide: the sink may work, and nothing arrive.
+func shown(r *admin.RouteStatus) string {
+	if !r.Ready && (r.State == relay.StateFlowing || r.State == relay.StateDraining) {
+		return string(r.State) + ", not ready"
+	}
+	return string(r.State)
 }
 
 func waiting(r *admin.RouteStatus) string {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/natsrelay/natsrelay/admin"
 	"github.com/natsrelay/natsrelay/internal/natstest"
+	"github.com/natsrelay/natsrelay/relay"
 	"github.com/natsrelay/natsrelay/relay/spool"
 )
 
@@ -180,6 +181,20 @@ func TestWaiting(t *testing.T) {
 		"2 in memory, 7 in the stream":     {Memory: admin.Depth{Messages: 2}, SourcePending: pending(7)},
 	} {
 		if got := waiting(&r); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// Nobody must take a route for well whose source is away, because its sink works.
+func TestShownState(t *testing.T) {
+	for want, r := range map[string]admin.RouteStatus{
+		"flowing":             {State: relay.StateFlowing, Ready: true},
+		"flowing, not ready":  {State: relay.StateFlowing},
+		"draining, not ready": {State: relay.StateDraining},
+		"blocked":             {State: relay.StateBlocked},
+	} {
+		if got := shown(&r); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
