@@ -82,16 +82,18 @@ func stored(t testing.TB, nc *nats.Conn) (all []jetstream.Msg) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	var c jetstream.Consumer
+	var info *jetstream.ConsumerInfo
+	natstest.Eventually(t, "the stream can be read", func() bool { // of a cluster that chooses a leader just now, an answer may never come
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if c, err = js.OrderedConsumer(ctx, "T", jetstream.OrderedConsumerConfig{}); err == nil {
+			info, err = c.Info(ctx)
+		}
+		return err == nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c, err := js.OrderedConsumer(ctx, "T", jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := c.Info(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for want := int(info.NumPending); len(all) < want; {
 		msgs, err := c.FetchNoWait(want - len(all))
 		if err != nil {

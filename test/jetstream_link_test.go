@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"testing"
@@ -58,7 +59,7 @@ func publishNumbers(t *testing.T, nc *nats.Conn, from, n int) {
 		t.Fatal(err)
 	}
 	for i := from; i < from+n; i++ {
-		if _, err := js.PublishAsync(subjectOf(i), []byte(strconv.Itoa(i))); err != nil {
+		if _, err := js.PublishAsync(subjectOf(i), []byte(strconv.Itoa(i)), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -107,21 +108,32 @@ func streamContent(t *testing.T, nc *nats.Conn, stream string) (all []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
+	within(t, 2*time.Minute, func() bool {
+		all, err = readStream(t, js, stream)
+		return err == nil
+	}, "stream %s is read", stream)
+	return all
+}
+
+// readStream may fail: of a cluster that chooses a leader just now, an answer may never come.
+func readStream(t *testing.T, js jetstream.JetStream, stream string) (all []int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	info, err := c.Info(ctx)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	for want := int(info.NumPending); len(all) < want && ctx.Err() == nil; {
+	for want := int(info.NumPending); len(all) < want; {
 		msgs, err := c.FetchNoWait(min(5000, want-len(all)))
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
+		before := len(all)
 		for m := range msgs.Messages() {
 			n, err := strconv.Atoi(string(m.Data()))
 			if err != nil || m.Subject() != subjectOf(n) {
@@ -129,8 +141,11 @@ func streamContent(t *testing.T, nc *nats.Conn, stream string) (all []int) {
 			}
 			all = append(all, n)
 		}
+		if len(all) == before {
+			return nil, errors.New("nothing comes")
+		}
 	}
-	return all
+	return all, nil
 }
 
 // checkEachOnce expects the numbers 1 … n in the target stream, in order, each once.
