@@ -74,7 +74,7 @@ func TestCloudEvents(t *testing.T) {
 			}))
 			defer srv.Close()
 			deliver(t, &config.HTTPSink{
-				URL: srv.URL, Method: "POST", Format: format, Timeout: 5 * time.Second, Batch: config.Batch{Messages: 500, Bytes: 1 << 20},
+				URL: srv.URL, Method: "POST", Format: format, Timeout: time.Minute, Batch: config.Batch{Messages: 500, Bytes: 1 << 20},
 			}, batch())
 			messages := batch()
 			if len(events) != len(messages) {
@@ -151,7 +151,7 @@ func TestStandardWebhooks(t *testing.T) {
 				}
 			}))
 			deliver(t, &config.HTTPSink{
-				URL: srv.URL, Method: "POST", Format: format, Compression: compression, Timeout: 5 * time.Second,
+				URL: srv.URL, Method: "POST", Format: format, Compression: compression, Timeout: time.Minute,
 				Batch: config.Batch{Messages: 4, Bytes: 1 << 20}, SigningSecrets: []config.Secret{before, after},
 			}, batch())
 			srv.Close()
