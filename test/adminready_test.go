@@ -11,7 +11,7 @@ import (
 	"github.com/natsrelay/natsrelay/internal/natstest"
 )
 
-// publishUntil publishes now and then, for as long as the test wants.
+// traffic publishes now and then, for as long as the test wants.
 func (s *adminSetup) traffic() (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	pub := s.edge.Client()
@@ -35,16 +35,15 @@ func (s *adminSetup) traffic() (stop func()) {
 // Each trouble is made for real: /readyz is 503 with the reason while it lasts, and 200 afterwards.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
-	s := newAdminSetup(t, `spill_after = "5s"`, "", "")
+	s := newAdminSetup(t, `spill_after = "1h"`, "", "")
 	var code atomic.Int64
-	s.web.status = func() int { return int(code.Load()) }
+	s.web.status = func(string) int { return int(code.Load()) }
 	defer s.traffic()()
 	for _, tc := range []struct {
 		reason     string
 		make, mend func()
 	}{
 		{"web: retrying: sink: POST http://" + s.web.addr + ": status 503", func() { code.Store(503) }, func() { code.Store(0) }},
-		{"web: spilling: messages go to disk: ", s.web.down, s.web.up},
 		{"connection refused", s.web.down, s.web.up},
 		{"web: blocked: somebody has to mend it: ", func() { code.Store(http.StatusUnauthorized) }, func() { code.Store(0) }},
 		{"web: paused: somebody has to resume it", func() { s.relay.command("pause", "web") }, func() { s.relay.command("resume", "web") }},
@@ -64,6 +63,16 @@ func TestReadiness(t *testing.T) {
 	if out := s.relay.command("status"); !strings.Contains(out, ": ready, natsrelay") || strings.Contains(out, "not ready") {
 		t.Errorf("in the end status says %s", out)
 	}
+}
+
+func TestReadinessWhileSpilling(t *testing.T) {
+	t.Parallel()
+	s := newAdminSetup(t, `spill_after = "0s"`, "", "")
+	defer s.traffic()()
+	s.web.down()
+	s.becomesUnready("web: spilling: messages go to disk: ")
+	s.web.up()
+	s.becomesReady()
 }
 
 // A relay that starts while its server is away is not ready, and says why from the start.

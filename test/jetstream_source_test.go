@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	jsOutage = flag.Duration("jetstream.outage", 12*time.Second, "how long the sink of TestJetStreamSourceOutage is away; ack_wait is a sixth to a twelfth of it")
+	jsOutage = flag.Duration("jetstream.outage", 40*time.Second, "how long the sink of TestJetStreamSourceOutage is away; ack_wait is a third to a twelfth of it")
 	jsKills  = flag.Int("jetstream.kills", 8, "how often TestJetStreamSourceKills kills something")
 )
 
@@ -103,6 +103,7 @@ level = "debug"
 [nats.edge]
 urls = [%s]
 reconnect = { min = "20ms", max = "200ms" }
+connect_timeout = "30s"
 `
 
 // jsRoute is a route from the stream to an endpoint: its name, what is to be said of source, buffer and delivery, the URL.
@@ -119,6 +120,7 @@ retry = { min = "50ms", max = "200ms" }
 %[4]s
 [route.%[1]s.sink]
 type = "http"
+timeout = "30s"
 url = %[5]q
 `
 
@@ -151,7 +153,7 @@ func TestJetStreamSourceWithEveryBuffer(t *testing.T) {
 				name := persist + "-" + ack + "-" + kind
 				tallies[name] = newTally()
 				to := "nats = \"cloud\"\n" + strings.ReplaceAll(sink, "NAME", name)
-				config += strings.NewReplacer(web, name, `type = "http"`, `type = "nats"`, fmt.Sprintf("url = %q", e.url()), to).Replace(route)
+				config += strings.NewReplacer(web, name, `type = "http"`, `type = "nats"`, fmt.Sprintf("timeout = \"30s\"\nurl = %q", e.url()), to).Replace(route)
 				config += fmt.Sprintf("[route.%s.transform]\nsubject = \"%[1]s.>\"\n", name)
 				count(t, cloud.Client(), name, tallies[name])
 			}
@@ -210,13 +212,13 @@ func TestJetStreamSourceOutage(t *testing.T) {
 	edge := natstest.StartProcess(t, natstest.JetStream(t))
 	stream := newJSStream(t, edge.Client(), 1)
 	web := newEndpoint(t, newTally())
-	ackWait := max(2*time.Second, *jsOutage/12) // half of which a loaded machine may be late to extend what is held
+	ackWait := max(12*time.Second, *jsOutage/12) // half of which a loaded machine may be late to extend what is held
 	relay := newRelay(t, jsConfig(t, []string{edge.URL()}, fmt.Sprintf("ack_wait = %q", ackWait), "", `ordering = "strict"`, web.url()))
 	relay.start()
 	stream.publish(500)
 	within(t, 60*time.Second, func() bool { return web.tally.count() == 500 }, "the first arrive")
 	web.down()
-	for end := time.Now().Add(*jsOutage); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(*jsOutage); time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
 		stream.publish(50)
 	}
 	held := stream.consumer("natsrelay-web")
@@ -241,7 +243,7 @@ func TestJetStreamSourceKills(t *testing.T) {
 			edge := natstest.StartProcess(t, natstest.JetStream(t))
 			stream := newJSStream(t, edge.Client(), 1)
 			web := newEndpoint(t, newTally())
-			web.status = func() int { time.Sleep(time.Millisecond); return 0 } // so that a kill finds something under way
+			web.status = func(string) int { time.Sleep(time.Millisecond); return 0 } // so that a kill finds something under way
 			buffer := ""
 			if ack == "stored" {
 				buffer = `persist = "always"`
@@ -324,9 +326,9 @@ func TestJetStreamSourceShared(t *testing.T) {
 	edge := natstest.StartProcess(t, natstest.JetStream(t))
 	stream := newJSStream(t, edge.Client(), 1)
 	web := newEndpoint(t, newTally())
-	web.status = func() int { time.Sleep(2 * time.Millisecond); return 0 }
+	web.status = func(string) int { time.Sleep(2 * time.Millisecond); return 0 }
 	start := func() *relayProcess {
-		r := newRelay(t, jsConfig(t, []string{edge.URL()}, "ack_wait = \"5s\"\nmax_ack_pending = 200", "", "", web.url()))
+		r := newRelay(t, jsConfig(t, []string{edge.URL()}, "ack_wait = \"12s\"\nmax_ack_pending = 200", "", "", web.url()))
 		r.start()
 		return r
 	}
@@ -348,7 +350,7 @@ func TestJetStreamSourceStandby(t *testing.T) {
 	edge := natstest.StartProcess(t, natstest.JetStream(t))
 	stream := newJSStream(t, edge.Client(), 1)
 	web := newEndpoint(t, newTally())
-	web.status = func() int { time.Sleep(time.Millisecond); return 0 }
+	web.status = func(string) int { time.Sleep(time.Millisecond); return 0 }
 	relays := map[string]*relayProcess{}
 	for _, name := range []string{"one", "two"} {
 		relays[name] = newRelay(t, jsConfig(t, []string{edge.URL()}, `standby = "g"`, "", `ordering = "strict"`, web.url()))
@@ -358,11 +360,12 @@ func TestJetStreamSourceStandby(t *testing.T) {
 	stream.publish(300)
 	within(t, 60*time.Second, func() bool { return web.tally.count() > 100 }, "messages flow")
 	active, passive := relays["one"], relays["two"]
-	if passive.log.contains("is the active one") {
+	within(t, 60*time.Second, func() bool {
 		active, passive = passive, active
-	}
-	if !active.log.contains("is the active one") || passive.log.contains("is the active one") {
-		t.Fatal("want exactly one active relay")
+		return active.log.contains("is the active one")
+	}, "one relay is active")
+	if passive.log.contains("is the active one") {
+		t.Fatal("both relays are active")
 	}
 	active.kill()
 	stream.publish(300)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,13 +145,18 @@ func TestKillNineInAnOutage(t *testing.T) {
 func TestKillNineInNormalFlow(t *testing.T) {
 	t.Parallel()
 	k := newKiller(t, `persist = "always"`)
-	k.web.status = func() int {
-		time.Sleep(5 * time.Millisecond) // so that the kill finds something in flight
+	var slow atomic.Bool
+	slow.Store(true)
+	k.web.status = func(string) int {
+		if slow.Load() {
+			time.Sleep(5 * time.Millisecond) // so that the kill finds something in flight
+		}
 		return 0
 	}
 	for range kills {
 		k.round(150 * time.Millisecond)
 	}
+	slow.Store(false)
 	const inFlight = 16
 	k.finish(kills * inFlight)
 }

@@ -20,6 +20,7 @@ level = "debug"
 [nats.edge]
 urls = [%q]
 reconnect = { min = "20ms", max = "200ms" }
+connect_timeout = "30s" # a loaded machine is no outage
 [route.web]
 [route.web.source]
 type = "core"
@@ -32,6 +33,7 @@ retry = { min = "50ms", max = "500ms" }
 %s
 [route.web.sink]
 type = "http"
+timeout = "30s"
 url = %q
 `
 
@@ -108,7 +110,7 @@ func TestEndpointFailsInManyWays(t *testing.T) {
 			t.Parallel()
 			edge := natstest.Start(t, "", nil)
 			web := newEndpoint(t, newTally())
-			web.status = func() int {
+			web.status = func(string) int {
 				if i := rand.IntN(100); i < 5 {
 					return []int{500, 502, 503, 429, 408}[i]
 				}

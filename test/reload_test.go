@@ -48,7 +48,7 @@ func TestReloadWrongConfiguration(t *testing.T) {
 
 	wrong := strings.NewReplacer(`"debug"`, `"loud"`, `"edge"`, `"egde"`).Replace(right)
 	relay.rewrite(refused, "%s", wrong)
-	for _, problem := range []string{"relay.toml:5:1: log.level", "relay.toml:12:1: route.web.source.nats: there is no [nats.NAME] table"} {
+	for _, problem := range []string{"relay.toml:5:1: log.level", "relay.toml:13:1: route.web.source.nats: there is no [nats.NAME] table"} {
 		if !relay.log.contains(problem) {
 			t.Errorf("the relay does not say %q", problem)
 		}

@@ -38,7 +38,7 @@ func publishAt(t *testing.T, nc *nats.Conn, from, n, rate int) {
 			time.Sleep(due - time.Since(began))
 		}
 	}
-	if err := nc.Flush(); err != nil {
+	if err := nc.FlushTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -81,7 +81,7 @@ func (c *tally) count() int {
 	return len(c.seen)
 }
 
-// has returns which of the numbers from+1 … from+n have arrived.
+// missing returns which of the numbers from … to have not arrived.
 func (c *tally) missing(from, to int) []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,10 +129,11 @@ type endpoint struct {
 	t      *testing.T
 	addr   string
 	tally  *tally
-	status func() int                // 0 or nil: 200
+	status func(payload string) int  // 0 or nil: 200
 	refuse func(payload string) bool // answered with 422; nil: none
 
-	server *http.Server
+	listener net.Listener
+	server   *http.Server
 }
 
 func newEndpoint(t *testing.T, tally *tally) *endpoint {
@@ -151,17 +152,20 @@ func (e *endpoint) up() {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.server = &http.Server{Handler: http.HandlerFunc(e.serve)}
+	e.listener, e.server = l, &http.Server{Handler: http.HandlerFunc(e.serve)}
 	go e.server.Serve(l) // ends with down
 }
 
 // down closes the server and its connections; connection attempts are refused then.
-func (e *endpoint) down() { e.server.Close() }
+func (e *endpoint) down() {
+	e.listener.Close() // the server closes it only if it has begun to serve
+	e.server.Close()
+}
 
 // retire ends the server as down does, but answers what it has begun to: nobody has to send that again.
 func (e *endpoint) retire() {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := e.server.Shutdown(ctx); err != nil {
 		e.t.Fatal(err)
@@ -174,7 +178,7 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if e.status != nil {
-		if code := e.status(); code != 0 {
+		if code := e.status(string(body)); code != 0 {
 			w.WriteHeader(code)
 			return
 		}
