@@ -125,7 +125,6 @@ func (s *Spool) enter(sg *segment, fresh bool, recs []Record, bytes int64) {
 	defer s.mu.Unlock()
 	if fresh {
 		s.segs = append(s.segs, sg)
-		s.dirty = append(s.dirty, sg)
 		s.active = sg
 	}
 	sg.count += uint32(len(recs))
@@ -311,8 +310,7 @@ func (s *Spool) abandonWrite(sg *segment, fresh bool) {
 		return
 	}
 	s.mu.Lock()
-	sg.abandoned = true
-	s.active = nil
+	s.abandon(sg)
 	s.mu.Unlock()
 	if s.unused(sg) {
 		s.change(func() bool { return true })

@@ -335,3 +335,66 @@ func TestFailedSync(t *testing.T) {
 		wantRecords(t, readAll(t, s2, 0), recRange(1, 25))
 	}
 }
+
+// While no fsync succeeds, one file is spoilt, not one more with each attempt; an attempt costs the same however long it lasts, and however much
+// there is to be fsynced. Afterwards one is enough.
+func TestSyncFailsForLong(t *testing.T) {
+	for _, segmentBytes := range []int64{1 << 20, 600} {
+		fs := newSimFS(crashDir)
+		s := mustOpen(t, crashDir, Options{FS: fs, SegmentBytes: segmentBytes, SyncInterval: time.Hour})
+		mustAppend(t, s, recRange(1, 10)...)
+		if err := s.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, s, recRange(11, 50)...)
+		segments := map[string]int{} // attempts to fsync them
+		fs.fail = func(_ int, op, name string) (int, error) {
+			if op != "sync" || !strings.Contains(name, suffix) {
+				return 0, nil
+			}
+			if strings.HasSuffix(name, suffix) {
+				segments[name]++
+			}
+			return 0, syscall.EIO
+		}
+		const attempts = 50
+		most := 0
+		for i := range uint64(attempts) {
+			mustAppend(t, s, rec(51+i))
+			before := fs.calls
+			if err := s.Sync(); !errors.Is(err, syscall.EIO) {
+				t.Fatal(err)
+			}
+			most = max(most, fs.calls-before)
+		}
+		if most > 20 {
+			t.Errorf("%d calls in one attempt", most)
+		}
+		for name, n := range segments {
+			if n > 1 || len(segments) > 1 {
+				t.Errorf("%s is fsynced %d times", name, n)
+			}
+		}
+		if st := s.Stats(); segmentBytes > 600 && st.Segments != 2 || fs.open > st.Segments+2 { // the cursor, and the reader
+			t.Errorf("%d open files, %+v", fs.open, st)
+		}
+		all := recRange(1, 50+attempts)
+		reopen := func(disk *simFS) []Record {
+			return readAll(t, mustOpen(t, crashDir, Options{FS: disk, SyncInterval: time.Hour}), 0)
+		}
+		wantRecords(t, reopen(fs.killed()), all)
+		for range 20 {
+			if got := reopen(fs.crashed(fs.rng)); len(got) < 10 || !slices.EqualFunc(got[:10], all[:10], equal) {
+				t.Fatalf("after a crash: %v", seqs(got))
+			}
+		}
+		fs.fail = nil
+		if err := s.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			wantRecords(t, reopen(fs.crashed(fs.rng)), all)
+		}
+		wantRecords(t, readAll(t, s, 0), all)
+	}
+}

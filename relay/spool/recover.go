@@ -104,7 +104,7 @@ func (s *Spool) findSegments() error {
 		if !ok {
 			continue
 		}
-		sg := &segment{path: filepath.Join(s.dir, name), first: first, named: true}
+		sg := &segment{path: filepath.Join(s.dir, name), first: first}
 		switch err := s.openSegment(sg); {
 		case errors.Is(err, errNoHeader) || unreadable(err):
 			sg.broken = err
@@ -230,7 +230,6 @@ func (s *Spool) measure(sg, next *segment, m *mark) (losses []loss, err error) {
 	}
 	sg.count = uint32(min(found, most))
 	sg.live = int(sg.count)
-	sg.durable, sg.safeEnd = sg.count, sg.end
 	return losses, nil
 }
 
@@ -302,6 +301,14 @@ func (s *Spool) adopt(m *mark, forgotten bool, losses []loss) {
 		return sg.count == 0
 	})
 	s.apply(m)
+	for _, sg := range s.segs {
+		if sg.last() <= s.stored {
+			sg.durable, sg.safeEnd = sg.count, sg.end
+		} else { // the process before this one has not fsynced it
+			sg.safeEnd = framesStart
+			s.written = 1
+		}
+	}
 	if forgotten {
 		s.reports = append(s.reports, Damage{Cause: Forgotten, File: cursorName})
 	}
@@ -317,7 +324,7 @@ func (s *Spool) adopt(m *mark, forgotten bool, losses []loss) {
 // tidy makes the files what load took them for: it cuts torn ends, seals what has no footer, removes what is done or
 // half made. None of it is needed for correctness, so a disk that refuses changes nothing but the time the next Open takes.
 func (s *Spool) tidy() {
-	_ = s.fs.SyncDir(s.dir) // what is removed already must not come back once the cursor no longer speaks of it
+	s.newNames = s.fs.SyncDir(s.dir) != nil // what is removed already must not come back once the cursor no longer speaks of it
 	names, _ := s.fs.ReadDir(s.dir)
 	for _, name := range names {
 		if strings.HasSuffix(name, tmpSuffix) {
@@ -344,11 +351,6 @@ func (s *Spool) tidy() {
 	for _, sg := range s.segs {
 		if !sg.sealed && !sg.abandoned {
 			_ = s.sealOld(sg)
-		}
-		if sg.last() > s.stored { // the process before this one has not fsynced it
-			sg.durable, sg.safeEnd, sg.named = 0, framesStart, false
-			s.dirty = append(s.dirty, sg)
-			s.written = 1
 		}
 	}
 }

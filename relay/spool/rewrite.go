@@ -14,23 +14,28 @@ import (
 // records that were not durable yet are read back, checked by their CRCs, and written into new segments. The first
 // sequence number of those bounds the old segment: whatever it holds from there on no longer counts.
 
-// mend abandons segments and writes anew what of them is not durable. appending is held.
-func (s *Spool) mend(failed []*segment) error {
-	var errs []error
-	for _, sg := range failed {
-		s.mu.Lock()
-		skip := sg.gone || sg.durable == sg.count
-		from, off := sg.durable, sg.safeEnd
-		sg.abandoned = true
-		if s.active == sg {
-			s.active = nil
-		}
-		s.mu.Unlock()
-		if !skip {
-			errs = append(errs, s.rewrite(sg, from, off, Unsynced))
-		}
+// abandon gives a segment up for writing. mu is held.
+func (s *Spool) abandon(sg *segment) {
+	sg.abandoned = true
+	if s.active == sg {
+		s.active = nil
 	}
-	return errors.Join(errs...)
+}
+
+// mend abandons a segment and writes anew what of it is not durable. appending is held.
+func (s *Spool) mend(sg *segment) error {
+	s.mu.Lock()
+	s.abandon(sg)
+	done := sg.gone || sg.durable == sg.count
+	if done {
+		s.release(sg)
+	}
+	from, off := sg.durable, sg.safeEnd
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	return s.rewrite(sg, from, off, Unsynced)
 }
 
 // vanished is called when a file that we write is no longer in its directory, or the directory is not there. What we
@@ -59,7 +64,7 @@ func (s *Spool) vanished() error {
 			if linked, err := f.Linked(); err == nil && !linked {
 				s.mu.Lock()
 				sg.durable, sg.safeEnd = 0, framesStart
-				sg.abandoned = true // an fsync that is under way makes nothing durable
+				s.abandon(sg) // an fsync that is under way makes nothing durable
 				s.mu.Unlock()
 				failed = append(failed, sg)
 			}
@@ -72,7 +77,12 @@ func (s *Spool) vanished() error {
 			_ = f.Close()
 		}
 	}
-	return s.mend(failed)
+	for _, sg := range failed {
+		if err := s.mend(sg); err != nil {
+			return err // the others are dirty now
+		}
+	}
+	return nil
 }
 
 // rewrite moves the records of sg from an ordinal on, whose frames begin at off, to new segments, and reports those that
@@ -131,7 +141,6 @@ func (s *Spool) replace(sg *segment, from uint32, by []*segment, holes []loss, n
 	f := sg.f
 	sg.f = nil
 	sg.cut(from)
-	s.dirty = without(s.dirty, sg)
 	if from == 0 {
 		switch {
 		case sg.gone: // settled meanwhile, it was counted off with its file
@@ -184,13 +193,9 @@ func (s *Spool) insert(segs []*segment, named bool) {
 		}
 		s.segs = slices.Insert(s.segs, i, sg)
 		s.bytes += sg.size
-		sg.named = named
 		if !named {
 			sg.durable, sg.safeEnd = 0, framesStart
-			s.dirty = append(s.dirty, sg)
 			s.newNames = true
-		} else if sg.last() > s.stored {
-			s.stored, s.storedIn = sg.last(), sg.first
 		}
 	}
 }

@@ -66,10 +66,14 @@ type segment struct {
 	f         File   // open for writing until all of it is durable
 	durable   uint32 // records that an fsync has confirmed, of the file and of its name
 	safeEnd   int64  // where these end
-	named     bool   // its name is durable
 	unlinked  bool   // its file has been removed
 	broken    error  // nothing in it can be read: its file is moved aside, not removed
 	abandoned bool   // a write or an fsync failed: never written or fsynced again
+}
+
+// dirty: something in it is not durable, or its file has still to be closed.
+func (sg *segment) dirty() bool {
+	return sg.durable < sg.count || sg.f != nil && (sg.sealed || sg.abandoned)
 }
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, suffix) }

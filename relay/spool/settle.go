@@ -81,7 +81,6 @@ func (s *Spool) unlink(dead []*segment) error {
 			err = s.fs.Remove(sg.path)
 		}
 		s.mu.Lock()
-		s.dirty = without(s.dirty, sg)
 		f := sg.f
 		sg.f = nil
 		if err == nil || errors.Is(err, os.ErrNotExist) {
@@ -118,6 +117,7 @@ func (s *Spool) writeCursor() {
 		return
 	}
 	s.mu.Lock()
+	s.raiseStored()
 	m := s.mark()
 	s.mu.Unlock()
 	err := s.cursor.write(&m)
@@ -125,6 +125,18 @@ func (s *Spool) writeCursor() {
 	s.cursorErr = err
 	s.cursorDirty = s.cursorDirty || err != nil
 	s.mu.Unlock()
+}
+
+// raiseStored: what is durable counts as far as all before it is. mu is held.
+func (s *Spool) raiseStored() {
+	for _, sg := range s.segs {
+		if last := sg.first + uint64(sg.durable) - 1; sg.durable > 0 && last > s.stored {
+			s.stored, s.storedIn = last, sg.first
+		}
+		if sg.durable < sg.count {
+			return
+		}
+	}
 }
 
 // mark describes what is settled. mu is held.

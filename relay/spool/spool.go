@@ -175,12 +175,11 @@ type Spool struct {
 	mu       sync.Mutex
 	segs     []*segment // by sequence number; every one has records, and unsettled ones unless it is active
 	active   *segment   // the last of segs, or nil
-	dirty    []*segment // those with something in them that is not durable
 	doomed   []*segment // settled, but could not be unlinked
 	ghosts   []*segment // settled, but their removal is not durable
 	id       uint64     // of this spool: a cursor with another one is not ours
 	last     uint64     // highest sequence number ever appended
-	stored   uint64     // newest durable record,
+	stored   uint64     // newest record that is durable, as are all before it,
 	storedIn uint64     // and the first of its segment
 	bytes    int64      // of all files, doomed ones included
 	corrupt  int

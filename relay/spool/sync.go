@@ -84,44 +84,23 @@ type item struct {
 	count  uint32
 	end    int64
 	sealed bool
-	err    error
 }
 
-// flush fsyncs what is dirty. Only one runs at a time.
+// flush makes durable what has been appended: first which files there are, then each of them, oldest first. It ends with the first segment
+// that can neither be fsynced nor be written anew: a disk that fails for long has spoilt one file then, and each attempt costs the same. Only
+// one runs at a time.
 func (s *Spool) flush() error {
-	items, names, ghosts := s.dirtyItems()
-	moved := false
-	for i := range items {
-		it := &items[i]
-		linked := true
-		if linked, it.err = s.fsync(it); !linked {
-			moved = true
-		}
-	}
+	items, ghosts, names := s.dirtyItems()
 	var err error
 	if names {
-		err = s.fs.SyncDir(s.dir)
+		err = s.syncNames(ghosts)
 	}
-	failed := s.credit(items, err)
-	if err == nil && names {
-		s.mu.Lock()
-		for _, sg := range ghosts {
-			s.ghosts = without(s.ghosts, sg)
+	named := err == nil
+	for _, it := range items {
+		if failed := s.flushSegment(it, named); failed != nil {
+			err = errors.Join(err, failed)
+			break
 		}
-		s.mu.Unlock()
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		err, moved = nil, true
-	}
-	if moved {
-		s.appending.Lock()
-		err = errors.Join(err, s.vanished())
-		s.appending.Unlock()
-	}
-	if len(failed) > 0 {
-		s.appending.Lock()
-		err = errors.Join(err, s.mend(failed))
-		s.appending.Unlock()
 	}
 	s.settling.Lock()
 	s.writeCursor() // with what is durable now
@@ -129,7 +108,7 @@ func (s *Spool) flush() error {
 	return err
 }
 
-func (s *Spool) dirtyItems() (items []item, names bool, ghosts []*segment) {
+func (s *Spool) dirtyItems() (items []item, ghosts []*segment, names bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, s.newNames = s.newNames, false
@@ -138,65 +117,89 @@ func (s *Spool) dirtyItems() (items []item, names bool, ghosts []*segment) {
 			ghosts = append(ghosts, sg)
 		}
 	}
-	for _, sg := range s.dirty {
-		if sg.durable < sg.count || sg.sealed || sg.abandoned {
-			items = append(items, item{sg: sg, f: sg.f, count: sg.count, end: sg.end, sealed: sg.sealed})
-			names = names || !sg.named
+	for _, sg := range s.segs {
+		if sg.dirty() {
+			items = append(items, item{sg, sg.f, sg.count, sg.end, sg.sealed})
 		}
 	}
-	return items, names, ghosts
+	return items, ghosts, names
+}
+
+// syncNames makes durable which files there are, and with that the removal of ghosts.
+func (s *Spool) syncNames(ghosts []*segment) error {
+	err := s.fs.SyncDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		s.appending.Lock()
+		err = s.vanished()
+		s.appending.Unlock()
+		if err == nil {
+			err = s.fs.SyncDir(s.dir)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.newNames = true
+		return err
+	}
+	for _, sg := range ghosts {
+		s.ghosts = without(s.ghosts, sg)
+	}
+	return nil
+}
+
+// flushSegment fsyncs a segment, or else writes it anew. Only if its name is durable is it so itself.
+func (s *Spool) flushSegment(it item, named bool) error {
+	err := s.fsync(it)
+	if err == nil && (!named || s.credit(it)) {
+		return nil
+	}
+	s.appending.Lock()
+	defer s.appending.Unlock()
+	if errors.Is(err, os.ErrNotExist) {
+		if err := s.vanished(); err != nil {
+			return err
+		}
+	}
+	return s.mend(it.sg)
 }
 
 var errAbandoned = errors.New("spool: segment abandoned after a failed write")
 
-func (s *Spool) fsync(it *item) (linked bool, err error) {
+// fsync returns os.ErrNotExist if the file is no longer in its directory.
+func (s *Spool) fsync(it item) (err error) {
 	f := it.f
 	if f == nil {
 		if f, err = s.fs.OpenFile(it.sg.path, os.O_RDWR); err != nil {
-			return !errors.Is(err, os.ErrNotExist), err
+			return err
 		}
 		defer f.Close()
 	}
-	if linked, err = f.Linked(); err != nil || !linked {
-		return linked || err != nil, cmp.Or(err, os.ErrNotExist)
+	if linked, err := f.Linked(); err != nil || !linked {
+		return cmp.Or(err, os.ErrNotExist)
 	}
 	s.mu.Lock()
 	abandoned := it.sg.abandoned
 	s.mu.Unlock()
 	if abandoned {
-		return true, errAbandoned
+		return errAbandoned
 	}
-	return true, f.Sync()
+	return f.Sync()
 }
 
-// credit notes what has become durable, and returns the segments of which that can no longer be hoped.
-func (s *Spool) credit(items []item, dirErr error) (failed []*segment) {
+// credit notes that what was in a segment is durable. false: it has been abandoned meanwhile.
+func (s *Spool) credit(it item) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.newNames = s.newNames || dirErr != nil
-	for _, it := range items {
-		sg := it.sg
-		switch {
-		case sg.gone:
-			continue
-		case (it.err != nil || sg.abandoned) && sg.durable < sg.count:
-			failed = append(failed, sg)
-			continue
-		case dirErr != nil && !sg.named:
-			continue
-		case it.err == nil && !sg.abandoned:
-			sg.named = true
-			sg.durable, sg.safeEnd = it.count, it.end
-			if last := sg.first + uint64(it.count) - 1; last > s.stored && len(failed) == 0 {
-				s.stored, s.storedIn = last, sg.first
-			}
-		}
-		if it.sealed || sg.abandoned {
-			s.release(sg)
-			s.dirty = without(s.dirty, sg)
-		}
+	sg := it.sg
+	if sg.gone || sg.abandoned {
+		return sg.gone
 	}
-	return failed
+	sg.durable, sg.safeEnd = it.count, it.end
+	if it.sealed {
+		s.release(sg)
+	}
+	return true
 }
 
 // syncSettled puts on the disk what was settled. One at a time: who comes second would not wait for the fsync of the first.
