@@ -70,10 +70,11 @@ type storm struct {
 	vanishes  bool // the directory is removed
 	leave     bool // some are not settled
 
-	wild  bool            // calls fail; guarded by fs.mu, as the next four
+	wild  bool            // calls fail; guarded by fs.mu, as the next five
 	burst int             // as many more calls as the last one that failed fail too
 	last  string          // its operation and name
 	rough bool            // a file may be longer or shorter than the spool can know
+	uncut bool            // a truncation has failed: after a restart, what was settled may be there again (it is not among the promises)
 	stray map[string]bool // names that could not be removed
 
 	mu      sync.Mutex
@@ -134,6 +135,7 @@ func newStorm(t *testing.T, seed uint64) *storm {
 		if err != nil {
 			st.rough = st.rough || op == "truncate" || op == "write" && n > 0 && strings.HasSuffix(name, suffix)
 		}
+		st.uncut = st.uncut || op == "truncate" && err != nil
 		if op == "remove" || op == "rename" {
 			st.stray[name] = err != nil && op == "remove"
 		}
@@ -503,10 +505,20 @@ func (st *storm) rest() {
 	if got := st.files(); !st.rough && !st.vanishes && got != stats.FileBytes {
 		st.errorf("%d bytes of files, stats say %d", got, stats.FileBytes)
 	}
-	for range 2 {
-		if got := seqs(readAll(st.t, st.s, 0)); !slices.Equal(got, live) {
+	for restarts := range 2 {
+		got := seqs(readAll(st.t, st.s, 0))
+		var again []uint64
+		left := slices.DeleteFunc(slices.Clone(got), func(seq uint64) bool {
+			back := restarts > 0 && st.uncut && !slices.Contains(live, seq)
+			if back {
+				again = append(again, seq)
+			}
+			return back
+		})
+		if !slices.Equal(left, live) {
 			st.errorf("left are %v, want %v; damage %v", got, live, st.damage)
 		}
+		st.s.Settle(again)
 		st.reopen()
 	}
 	if last := st.s.LastSeq(); last < st.next-1 && !st.vanishes {
