@@ -127,11 +127,7 @@ func (s *Spool) enter(sg *segment, fresh bool, recs []Record, bytes int64) {
 		s.segs = append(s.segs, sg)
 		s.active = sg
 	}
-	sg.count += uint32(len(recs))
-	sg.live += len(recs)
-	sg.size += bytes
-	sg.end = sg.size
-	sg.lastTime = recs[len(recs)-1].Time
+	sg.grow(recs, bytes)
 	s.bytes += bytes
 	s.last = sg.last()
 	s.written++
@@ -192,10 +188,8 @@ func (s *Spool) room(sg *segment, n int64) error {
 		return nil
 	}
 	w.budget = 0
-	if sg.f != nil {
-		if linked, err := sg.f.Linked(); err == nil && !linked {
-			return cmp.Or(s.vanished(), errMoved)
-		}
+	if sg.f != nil && unlinked(sg.f) {
+		return cmp.Or(s.vanished(), errMoved)
 	}
 	if s.o.MinFree <= 0 {
 		w.budget = max(checkBytes-n, 0)
@@ -227,36 +221,23 @@ func (s *Spool) newSegment(first Record) *segment {
 		path: filepath.Join(s.dir, segmentName(first.Seq)), salt: rand.Uint32() | 1, spool: s.id,
 		first: first.Seq, firstTime: first.Time, safeEnd: framesStart,
 	}
-	if before := s.before(first.Seq); before != nil {
-		sg.prevFirst, sg.prevLast = before.first, before.last()
+	if i := s.index(first.Seq); i > 0 {
+		sg.prevFirst, sg.prevLast = s.segs[i-1].first, s.segs[i-1].last()
 	}
 	return sg
 }
 
-// before returns the last segment that begins before seq. mu is held.
-func (s *Spool) before(seq uint64) (before *segment) {
-	for _, sg := range s.segs {
-		if sg.first < seq {
-			before = sg
-		}
-	}
-	return before
-}
-
 // create makes the file, and the directory if that has vanished.
 func (s *Spool) create(sg *segment) error {
-	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	f, err := s.fs.OpenFile(sg.path, flag)
+	f, err := createFile(s.fs, sg.path)
 	if errors.Is(err, os.ErrNotExist) {
 		buf := s.writer.buf // what is to go into this file: others may be written first
 		s.writer.buf = nil
 		err = s.vanished()
 		s.writer.buf = buf
-	} else if errors.Is(err, os.ErrExist) { // left over from a first write that failed: nothing of it counts
-		err = s.fs.Remove(sg.path)
-	}
-	if f == nil && err == nil {
-		f, err = s.fs.OpenFile(sg.path, flag)
+		if err == nil {
+			f, err = createFile(s.fs, sg.path)
+		}
 	}
 	if err != nil {
 		return err

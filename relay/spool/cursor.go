@@ -195,12 +195,10 @@ func (c *cursorFile) write(m *mark) error {
 // create makes a new cursor file of one slot under another name, and moves it over the old one; all of it durable.
 func (c *cursorFile) create() error {
 	tmp := c.path + ".tmp"
-	_ = c.fs.Remove(tmp)
-	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	f, err := c.fs.OpenFile(tmp, flag)
+	f, err := createFile(c.fs, tmp)
 	if errors.Is(err, os.ErrNotExist) { // the directory has vanished, and perhaps nothing is ever appended that would notice
 		if err = c.fs.MkdirAll(filepath.Dir(c.path)); err == nil {
-			f, err = c.fs.OpenFile(tmp, flag)
+			f, err = createFile(c.fs, tmp)
 		}
 	}
 	if err != nil {
@@ -222,6 +220,13 @@ func (c *cursorFile) create() error {
 	}
 	c.f, c.last, c.synced, c.syncing = f, 0, 0, -1
 	return nil
+}
+
+// look gives up a file that has been removed.
+func (c *cursorFile) look() {
+	if c.f != nil && unlinked(c.f) {
+		c.giveUp()
+	}
 }
 
 func (c *cursorFile) giveUp() {

@@ -43,6 +43,11 @@ type frame struct {
 	body    []byte // valid until the scanner's next step
 }
 
+// damage is that of a frame whose body does not decode.
+func (fr *frame) damage(err error) Damage {
+	return Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err}
+}
+
 func (fr *frame) size() int64 { return int64(frameHeader + len(fr.body)) }
 
 // putHeader writes all of a frame's header but the CRC, which putCRC adds once the body is there. The header goes first: a
@@ -246,12 +251,13 @@ func (sc *scanner) scanOn() error {
 	}
 }
 
-func (h hole) cause() Cause {
+func (h hole) damage() Damage {
+	d := Damage{Cause: Damaged, Offset: h.off, Bytes: h.bytes, Err: h.err}
 	switch {
 	case h.err != nil:
-		return Unreadable
+		d.Cause = Unreadable
 	case h.bytes == 0:
-		return Missing
+		d.Cause = Missing
 	}
-	return Damaged
+	return d
 }

@@ -94,6 +94,24 @@ func (f osFile) Linked() (bool, error) {
 	return !ok || sys.Nlink > 0, nil
 }
 
+// createFile makes a file, in place of one that a failed attempt may have left there.
+func createFile(fs FS, path string) (File, error) {
+	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	f, err := fs.OpenFile(path, flag)
+	if errors.Is(err, os.ErrExist) {
+		if err = fs.Remove(path); err == nil {
+			f, err = fs.OpenFile(path, flag)
+		}
+	}
+	return f, err
+}
+
+// unlinked: the file has certainly been removed.
+func unlinked(f File) bool {
+	linked, err := f.Linked()
+	return err == nil && !linked
+}
+
 // euclean is Linux's "structure needs cleaning": the file system found itself damaged. Other systems have no such number.
 const euclean = syscall.Errno(117)
 

@@ -159,13 +159,13 @@ func (s *Spool) verifySegment(sg *segment, tick func(off int64) error) (damaged 
 			upto = sg.count
 		}
 		if upto > h.from || h.bytes > 0 {
-			report(h.from, upto, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err})
+			report(h.from, upto, h.damage())
 		}
 		if err == io.EOF {
 			return damaged, nil
 		}
 		if _, err := s.reader.codec.decode(nil, fr, 1); err != nil {
-			report(fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err})
+			report(fr.ordinal, fr.ordinal+fr.count, fr.damage(err))
 		}
 		if sc.off-shown >= tickBytes {
 			shown = sc.off

@@ -205,14 +205,14 @@ func (s *Spool) decode(sg *segment, from uint64, count uint32) (bool, error) {
 			upto = count
 			r.sc.next = count
 		}
-		if upto > h.from && !s.damaged(sg, h.from, upto, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err}) {
+		if upto > h.from && !s.damaged(sg, h.from, upto, h.damage()) {
 			break // they are elsewhere: what is behind them must wait
 		}
 		if err == io.EOF || sg.first+uint64(fr.ordinal)+uint64(fr.count) <= from {
 			continue
 		}
 		if r.decoded, err = r.codec.decode(r.decoded, fr, sg.first+uint64(fr.ordinal)); err != nil &&
-			!s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, Damage{Cause: Damaged, Offset: fr.off, Bytes: fr.size(), Err: err}) {
+			!s.damaged(sg, fr.ordinal, fr.ordinal+fr.count, fr.damage(err)) {
 			break
 		}
 	}

@@ -46,6 +46,9 @@ func open(dir string, o Options, readOnly bool) (*Spool, error) {
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = min(max(o.MaxBytes/8, minSegment), maxSegment, o.MaxBytes)
 	}
+	if readOnly {
+		o.Sync = SyncNever
+	}
 	if o.readBytes <= 0 {
 		o.readBytes = scanBuffer
 	}
@@ -217,7 +220,8 @@ func (s *Spool) measure(sg, next *segment, m *mark) (losses []loss, err error) {
 		if unreadable(sg.broken) {
 			h.err = sg.broken
 		}
-		d := Damage{File: sg.name(), Offset: h.off, Bytes: h.bytes, Cause: h.cause(), Err: h.err}
+		d := h.damage()
+		d.File = sg.name()
 		if total := min(last-sg.first+1, most); last >= sg.first && total > found {
 			losses = append(losses, loss{sg, uint32(found), uint32(total), d})
 			found = total
@@ -267,7 +271,7 @@ func (s *Spool) rescan(sg *segment, most uint32) (losses []loss, err error) {
 			return nil, err
 		}
 		if fr.ordinal > h.from {
-			losses = append(losses, loss{sg, h.from, fr.ordinal, Damage{Cause: h.cause(), Offset: h.off, Bytes: h.bytes, Err: h.err}})
+			losses = append(losses, loss{sg, h.from, fr.ordinal, h.damage()})
 		}
 		sg.count = min(fr.ordinal+fr.count, most)
 		sg.end = fr.off + fr.size()
@@ -306,7 +310,6 @@ func (s *Spool) adopt(m *mark, forgotten bool, losses []loss) {
 			sg.durable, sg.safeEnd = sg.count, sg.end
 		} else { // the process before this one has not fsynced it
 			sg.safeEnd = framesStart
-			s.written = 1
 		}
 	}
 	if forgotten {
@@ -350,26 +353,12 @@ func (s *Spool) tidy() {
 	_ = s.unlink(dead)
 	for _, sg := range s.segs {
 		if !sg.sealed && !sg.abandoned {
-			_ = s.sealOld(sg)
+			s.cutOff(sg, nil, sg.end)
+		}
+		if sg.dirty() {
+			s.written = 1
 		}
 	}
-}
-
-func (s *Spool) sealOld(sg *segment) error {
-	f, err := s.fs.OpenFile(sg.path, os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := f.Truncate(sg.end); err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(sg.footer(), sg.end); err != nil {
-		return err
-	}
-	s.bytes += sg.end + footerSize - sg.size
-	sg.size, sg.sealed = sg.end+footerSize, true
-	return nil
 }
 
 // wholeFrame: a torn end begins with something that looks like all of a frame, so perhaps it is not torn but damaged.

@@ -45,11 +45,7 @@ func (s *Spool) vanished() error {
 		return err
 	}
 	s.settling.Lock()
-	if s.cursor.f != nil {
-		if linked, err := s.cursor.f.Linked(); err == nil && !linked {
-			s.cursor.giveUp()
-		}
-	}
+	s.cursor.look()
 	s.settling.Unlock()
 	s.mu.Lock()
 	segs := slices.Clone(s.segs)
@@ -60,21 +56,19 @@ func (s *Spool) vanished() error {
 		s.mu.Lock()
 		f := sg.f
 		s.mu.Unlock()
-		if f != nil {
-			if linked, err := f.Linked(); err == nil && !linked {
-				s.mu.Lock()
-				sg.durable, sg.safeEnd = 0, framesStart
-				s.abandon(sg) // an fsync that is under way makes nothing durable
-				s.mu.Unlock()
-				failed = append(failed, sg)
+		if f == nil {
+			f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
+			if errors.Is(err, os.ErrNotExist) {
+				s.change(func() bool { return s.lose(sg, 0, sg.count, Damage{Cause: Missing, Bytes: sg.size, Err: err}) })
+			} else if err == nil {
+				_ = f.Close()
 			}
-			continue
-		}
-		f, err := s.fs.OpenFile(sg.path, os.O_RDONLY)
-		if errors.Is(err, os.ErrNotExist) {
-			s.change(func() bool { return s.lose(sg, 0, sg.count, Damage{Cause: Missing, Bytes: sg.size, Err: err}) })
-		} else if err == nil {
-			_ = f.Close()
+		} else if unlinked(f) {
+			s.mu.Lock()
+			sg.durable, sg.safeEnd = 0, framesStart
+			s.abandon(sg) // an fsync that is under way makes nothing durable
+			s.mu.Unlock()
+			failed = append(failed, sg)
 		}
 	}
 	for _, sg := range failed {
@@ -152,12 +146,19 @@ func (s *Spool) replace(sg *segment, from uint32, by []*segment, holes []loss, n
 		sg.gone = true
 		s.segs = without(s.segs, sg)
 	}
-	s.insert(by, named)
+	for _, fresh := range by {
+		s.segs = slices.Insert(s.segs, s.index(fresh.first), fresh)
+		s.bytes += fresh.size
+		if !named {
+			fresh.durable, fresh.safeEnd = 0, framesStart
+		}
+	}
+	s.newNames = s.newNames || !named
 	s.cursorDirty = true
 	return f
 }
 
-// cutOff takes the end of a segment off that others have replaced. f is its file, or nil: it is opened for the purpose.
+// cutOff takes the end of a segment off that is torn, or that others have replaced, and seals it. f is its file, or nil: it is opened for the purpose.
 // Should it fail, the first sequence number of the next segment says that the end does not count. The footer is for the time when that
 // segment is done with: the one behind it was begun when this one was longer, and would have the end reported as missing.
 func (s *Spool) cutOff(sg *segment, f File, off int64) {
@@ -182,22 +183,6 @@ func (s *Spool) cutOff(sg *segment, f File, off int64) {
 	defer s.mu.Unlock()
 	s.bytes += footerSize
 	sg.size, sg.sealed = off+footerSize, true
-}
-
-// insert takes finished segments into the list. mu is held.
-func (s *Spool) insert(segs []*segment, named bool) {
-	for _, sg := range segs {
-		i := len(s.segs)
-		for i > 0 && s.segs[i-1].first > sg.first {
-			i--
-		}
-		s.segs = slices.Insert(s.segs, i, sg)
-		s.bytes += sg.size
-		if !named {
-			sg.durable, sg.safeEnd = 0, framesStart
-			s.newNames = true
-		}
-	}
 }
 
 // builder writes whole segments under temporary names, and then puts them in place. appending is held.
@@ -275,7 +260,7 @@ func (b *builder) add(recs []Record) error {
 				}
 			}
 			sg = b.s.newSegment(recs[0])
-			f, err := b.s.openNew(sg.path + tmpSuffix)
+			f, err := createFile(b.s.fs, sg.path+tmpSuffix)
 			if err != nil {
 				return err
 			}
@@ -290,11 +275,7 @@ func (b *builder) add(recs []Record) error {
 		if _, err := sg.f.WriteAt(w.buf, sg.size); err != nil {
 			return err
 		}
-		sg.size += int64(len(w.buf))
-		sg.end = sg.size
-		sg.count += uint32(n)
-		sg.live += n
-		sg.lastTime = recs[n-1].Time
+		sg.grow(recs[:n], int64(len(w.buf)))
 		recs = recs[n:]
 	}
 	return nil
@@ -328,19 +309,15 @@ func (b *builder) place() error {
 	for i := len(b.segs) - 1; i >= 0; i-- {
 		sg := b.segs[i]
 		if err := b.s.fs.Rename(sg.path+tmpSuffix, sg.path); err != nil {
-			b.remove(b.segs[i+1:])
+			for _, placed := range b.segs[i+1:] {
+				_ = b.s.fs.Remove(placed.path)
+			}
 			b.segs = b.segs[:i+1]
 			b.undo()
 			return err
 		}
 	}
 	return nil
-}
-
-func (b *builder) remove(placed []*segment) {
-	for _, sg := range placed {
-		_ = b.s.fs.Remove(sg.path)
-	}
 }
 
 func (b *builder) undo() {
@@ -351,12 +328,4 @@ func (b *builder) undo() {
 		_ = b.s.fs.Remove(sg.path + tmpSuffix)
 	}
 	b.segs = nil
-}
-
-// openNew makes a file, in place of one that a failed attempt may have left there.
-func (s *Spool) openNew(path string) (File, error) {
-	if err := s.fs.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	return s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 }

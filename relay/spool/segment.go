@@ -98,6 +98,15 @@ func (sg *segment) isSettled(ordinal uint32) bool {
 	return w < len(sg.done) && sg.done[w]&(1<<(ordinal%64)) != 0
 }
 
+// grow adds records, whose frames took so many bytes at the end of the file.
+func (sg *segment) grow(recs []Record, bytes int64) {
+	sg.count += uint32(len(recs))
+	sg.live += len(recs)
+	sg.size += bytes
+	sg.end = sg.size
+	sg.lastTime = recs[len(recs)-1].Time
+}
+
 // settle marks one record, and reports whether that is news.
 func (sg *segment) settle(ordinal uint32) bool {
 	if ordinal >= sg.count || sg.isSettled(ordinal) {

@@ -101,9 +101,6 @@ func (s *Spool) unlink(dead []*segment) error {
 
 // unlinkDoomed tries once more. settling is held.
 func (s *Spool) unlinkDoomed() error {
-	if s.readOnly {
-		return nil
-	}
 	s.mu.Lock()
 	doomed := s.doomed
 	s.doomed = nil

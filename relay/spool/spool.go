@@ -237,6 +237,11 @@ func (s *Spool) find(seq uint64) *segment {
 	return s.segs[i]
 }
 
+// index is where in the list a segment is that begins with seq, or belongs. mu is held.
+func (s *Spool) index(seq uint64) int {
+	return sort.Search(len(s.segs), func(i int) bool { return s.segs[i].first >= seq })
+}
+
 // tell calls OnDamage with what has gathered. No lock is held.
 func (s *Spool) tell() {
 	s.mu.Lock()

@@ -44,37 +44,36 @@ type round struct {
 
 func (s *Spool) syncData() error {
 	s.mu.Lock()
-	target := s.written
-	for {
-		if s.synced >= target && !s.newNames || s.readOnly {
-			s.mu.Unlock()
-			return nil
-		}
+	defer s.mu.Unlock()
+	for target := s.written; s.synced < target || s.newNames; {
 		r := s.round
-		lead := r == nil
-		if lead {
-			r = &round{upto: s.written, done: make(chan struct{})}
-			s.round = r
-		}
-		s.mu.Unlock()
-		if lead {
-			r.err = s.flush()
+		if r == nil {
+			r = s.lead()
 		} else {
+			s.mu.Unlock()
 			<-r.done
-		}
-		s.mu.Lock()
-		if lead {
-			if r.err == nil {
-				s.synced = r.upto
-			}
-			s.round = nil
-			close(r.done)
+			s.mu.Lock()
 		}
 		if r.upto >= target {
-			s.mu.Unlock()
 			return r.err
 		}
 	}
+	return nil
+}
+
+// lead makes a round, of which there is none now. mu is held, but not while the disk works.
+func (s *Spool) lead() *round {
+	r := &round{upto: s.written, done: make(chan struct{})}
+	s.round = r
+	s.mu.Unlock()
+	r.err = s.flush()
+	s.mu.Lock()
+	if r.err == nil {
+		s.synced = r.upto
+	}
+	s.round = nil
+	close(r.done)
+	return r
 }
 
 // item is a dirty segment as it was when a flush began.
@@ -215,40 +214,31 @@ func (s *Spool) syncSettled() error {
 // syncCursor fsyncs the cursor if anything was settled since it was last done.
 func (s *Spool) syncCursor() error {
 	s.settling.Lock()
+	defer s.settling.Unlock()
 	s.mu.Lock()
 	dirty := s.cursorDirty
-	failed := s.cursorErr != nil
 	s.mu.Unlock()
-	if !dirty || s.readOnly {
-		s.settling.Unlock()
+	if !dirty {
 		return nil
 	}
 	c := &s.cursor
-	if c.f != nil {
-		if linked, err := c.f.Linked(); err == nil && !linked {
-			c.giveUp()
-		}
-	}
-	if c.f == nil || failed {
+	if c.look(); c.f == nil {
 		s.writeCursor()
 	}
-	f, slot := c.f, c.last
-	if f == nil {
-		s.settling.Unlock()
-		s.mu.Lock()
+	s.mu.Lock()
+	if c.f == nil {
 		defer s.mu.Unlock()
 		return s.cursorErr
 	}
-	c.syncing = slot
-	s.mu.Lock()
 	s.cursorDirty = false
 	s.mu.Unlock()
-	s.settling.Unlock()
+	f, slot := c.f, c.last
+	c.syncing = slot
 
-	err := f.Sync() // settling goes on meanwhile, in other slots
-
+	s.settling.Unlock() // settling goes on meanwhile, in other slots
+	err := f.Sync()
 	s.settling.Lock()
-	defer s.settling.Unlock()
+
 	if c.f != f {
 		return err
 	}
@@ -308,11 +298,17 @@ func (s *Spool) Close() error {
 		close(s.stop)
 		s.done.Wait()
 	}
+	s.settling.Lock()
+	s.writeCursor()
+	s.settling.Unlock()
 	var err error
 	if s.o.Sync != SyncNever {
-		err = s.syncData()
+		err = s.sync(true)
 	}
-	err = errors.Join(err, s.closeCursor())
+	s.settling.Lock()
+	s.cursor.giveUp()
+	s.cursor.closed = true
+	s.settling.Unlock()
 	s.mu.Lock()
 	for _, sg := range s.segs {
 		s.release(sg)
@@ -325,20 +321,4 @@ func (s *Spool) Close() error {
 		return fmt.Errorf("close: %w", err)
 	}
 	return nil
-}
-
-// closeCursor writes the cursor a last time.
-func (s *Spool) closeCursor() error {
-	s.settling.Lock()
-	s.writeCursor()
-	s.settling.Unlock()
-	var err error
-	if s.o.Sync != SyncNever {
-		err = s.syncSettled()
-	}
-	s.settling.Lock()
-	defer s.settling.Unlock()
-	s.cursor.giveUp()
-	s.cursor.closed = true
-	return err
 }
