@@ -63,6 +63,7 @@ type storm struct {
 	stopping  time.Time     // when the run has been told to stop; zero: it has not
 	sunny     bool          // the sink worked then, and its gate knew
 	diskSince time.Time     // when the disk's faults last changed
+	fullAt    time.Time     // when it last was so full that the source may have had to wait
 
 	parcels  []*parcel
 	copies   []*parcelCopy
@@ -182,8 +183,7 @@ func (s *storm) step() {
 	case n < 82:
 		s.replay(1 + s.rng.IntN(20))
 	case n < 87:
-		s.say("stop and start")
-		s.stopRelay()
+		pick(s.rng, s.stopRelay, s.stopRelay, s.stopAtOnce, s.stopInAReload)()
 		s.startRelay()
 	case n < 92:
 		s.die(s.rng.IntN(2) == 0)
@@ -314,8 +314,49 @@ func (s *storm) startRelay() {
 
 // stopRelay stops it in order.
 func (s *storm) stopRelay() {
+	s.say("stop")
 	s.tellStop()
 	s.relay.Stop()
+	s.awaitStop()
+}
+
+// stopAtOnce stops it, and soon cuts that short, as a second signal does.
+func (s *storm) stopAtOnce() {
+	s.say("stop, cut short")
+	s.tellStop()
+	s.mu.Lock()
+	s.sunny = false
+	s.mu.Unlock()
+	s.relay.Stop()
+	time.Sleep(s.drawSoon())
+	s.kill()
+	s.awaitStop()
+}
+
+// stopInAReload stops it while the route is being changed, or is about to be.
+func (s *storm) stopInAReload() {
+	s.drawSettings()
+	s.say("stop, and change to that")
+	s.tellStop()
+	relay, plan := s.relay, s.plan()
+	first, second := func() { relay.Apply(plan) }, relay.Stop
+	if s.rng.IntN(2) == 0 {
+		first, second = second, first
+	}
+	var both sync.WaitGroup
+	both.Go(first)
+	time.Sleep(s.drawSoon())
+	both.Go(second)
+	both.Wait() // Wait would wait for Apply with a lock, which stops the time
+	s.awaitStop()
+}
+
+// drawSoon draws a pause that may be shorter or longer than a stop.
+func (s *storm) drawSoon() time.Duration {
+	return time.Duration(s.rng.Int64N(int64(pick(s.rng, time.Microsecond, time.Second, 30*time.Second))))
+}
+
+func (s *storm) awaitStop() {
 	err := s.relay.Wait()
 	s.kill()
 	if r := s.route(); err != nil && r != nil && !s.run.unclean {

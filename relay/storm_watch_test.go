@@ -60,15 +60,19 @@ func (s *storm) checkNow() {
 	s.checkSource(r, st)
 }
 
-// checkSource: no message waits for room while the disk works and has it.
+// checkSource: no message waits for room for long while the disk works and has it.
 func (s *storm) checkSource(r *run, st RouteStats) {
 	const long = 30 * time.Second
 	o := r.options.Buffer
 	c := s.offered
-	if c == nil || !s.stopping.IsZero() || s.receipts && !o.SettleStored || o.Disk == 0 || st.DiskBytes+c.cost+2*o.Memory+1<<20 > o.Disk {
+	if c == nil || !s.stopping.IsZero() || s.receipts && !o.SettleStored || o.Disk == 0 {
 		return
 	}
-	if !s.disk.fails() && time.Since(s.diskSince) > long && time.Since(s.since) > long {
+	if st.DiskBytes+c.cost+2*o.Memory+1<<20 > o.Disk {
+		s.fullAt = time.Now()
+		return
+	}
+	if !s.disk.fails() && time.Since(s.diskSince) > long && time.Since(s.fullAt) > long && time.Since(s.since) > long {
 		s.t.Errorf("parcel %d waits for room since %v, and the disk has it: %+v", c.n, time.Since(s.since), st)
 		s.since = time.Now()
 	}
