@@ -30,7 +30,10 @@ SIGKILL and started again while they are gone. The exit status is 0 if nothing w
 				return fmt.Errorf("find this program, to run the relay: %w", err)
 			}
 			o.Exe, o.Out = exe, cmd.OutOrStdout()
-			// HUP too: the relay, its child, reloads at that, and would stay behind when the terminal is closed.
+			// HUP too: the relay, its child, reloads at that, and would stay behind when the terminal is closed. It would, too, if the demo died of
+			// SIGPIPE when nobody reads on (natsrelay demo | head): it ends when it cannot write.
+			signal.Ignore(syscall.SIGPIPE)
+			defer signal.Reset(syscall.SIGPIPE)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			return demo.Run(ctx, o)

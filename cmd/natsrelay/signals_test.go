@@ -49,3 +49,29 @@ func TestRunOutlivesItsLog(t *testing.T) {
 		t.Errorf("the relay has ended badly: %v", err)
 	}
 }
+
+// TestDemoEndsWithItsReader: when nobody reads on, the demo ends, and leaves neither its folder nor its relay behind.
+func TestDemoEndsWithItsReader(t *testing.T) {
+	dir := t.TempDir()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("natsrelay", "demo")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	cmd.Stdout = writer
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	if _, err := reader.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	reader.Close()
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exitFailed {
+		t.Errorf("it ended with %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, left behind: %v", err, left)
+	}
+}

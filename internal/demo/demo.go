@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -72,7 +73,7 @@ func (r *route) title() string { return "edge → " + r.to }
 func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d := &demo{Options: o, screen: newScreen(o.Out), began: time.Now(), log: newRelayLog(), lost: cancel}
+	d := &demo{Options: o, screen: newScreen(o.Out, cancel), began: time.Now(), log: newRelayLog(), lost: cancel}
 	d.routes = []*route{
 		{name: "web", to: "HTTP", tally: newTally(false, d.began)},
 		{name: "cloud", to: "cloud", tally: newTally(true, d.began)},
@@ -146,7 +147,7 @@ func (d *demo) spoolDir(r *route) string { return filepath.Join(d.stateDir(), "s
 
 // explain adds the end of the relay's log to an error that is not the user's wish.
 func (d *demo) explain(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE) {
 		return err
 	}
 	return fmt.Errorf("%w\nthe relay's last words:\n%s", err, d.log)

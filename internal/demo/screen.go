@@ -14,14 +14,15 @@ import (
 // A screen shows what happens: lines that stay, and one line of progress that is renewed in place on
 // a terminal, and printed every second elsewhere. It is safe for concurrent use.
 type screen struct {
-	tty *os.File // nil: not a terminal
+	tty  *os.File    // nil: not a terminal
+	lost func(error) // called when it cannot be written to
 
 	mu  sync.Mutex
 	out io.Writer
 }
 
-func newScreen(out io.Writer) *screen {
-	s := &screen{out: out}
+func newScreen(out io.Writer, lost func(error)) *screen {
+	s := &screen{out: out, lost: lost}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		s.tty = f
 	}
@@ -33,7 +34,9 @@ func (s *screen) say(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
-	fmt.Fprintf(s.out, format+"\n", args...)
+	if _, err := fmt.Fprintf(s.out, format+"\n", args...); err != nil {
+		s.lost(err)
+	}
 }
 
 // clear wipes the line of progress away. The lock is held.
@@ -68,7 +71,9 @@ func (s *screen) show(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tty == nil {
-		fmt.Fprintln(s.out, line)
+		if _, err := fmt.Fprintln(s.out, line); err != nil {
+			s.lost(err)
+		}
 		return
 	}
 	s.clear()
