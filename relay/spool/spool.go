@@ -118,6 +118,9 @@ type Damage struct {
 
 func (d Damage) String() string {
 	s := fmt.Sprintf("%s: %d bytes at %d %s, %d records lost", d.File, d.Bytes, d.Offset, d.Cause, d.Records)
+	if d.Cause == Forgotten {
+		s = d.File + ": damaged, no records lost, what has been delivered may come again"
+	}
 	if d.Records > 0 {
 		s += fmt.Sprintf(" (sequence %d to %d)", d.First, d.Last)
 	}
