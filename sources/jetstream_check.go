@@ -18,8 +18,10 @@ import (
 // user of nc, which is conn's. What Run would create or change goes to the log; the error says what keeps the source from working.
 func CheckJetStream(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, cfg *config.JetStreamSource, permissions *natsconn.Permissions, log zerolog.Logger) error {
 	s := &JetStream{conn: conn, cfg: cfg, log: log, times: defaultTimes()}
+	next := conn.APISubject("CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Durable)
 	if err := permissions.Denied(conn.APISubject("STREAM.INFO."+cfg.Stream), conn.APISubject("CONSUMER.INFO."+cfg.Stream+"."+cfg.Durable)); err != nil {
-		return err // the questions below would not be answered
+		// The questions below would not be answered. What else is needed whatever the answers, is said now, to be mended at once.
+		return errors.Join(err, permissions.Denied(next), mayAcknowledge(permissions, cfg))
 	}
 	ctx, stop := conn.UntilDenied(ctx, "$JS.") // where the permissions are not known
 	defer stop()
@@ -35,7 +37,7 @@ func CheckJetStream(ctx context.Context, conn *natsconn.Conn, nc *nats.Conn, cfg
 		return apiError("look up stream "+cfg.Stream, natsconn.BecauseDenied(ctx, err))
 	}
 	writes, err := s.checkConsumer(ctx, &binding{nc: nc, stream: stream})
-	needs := []string{conn.APISubject("CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Durable)}
+	needs := []string{next}
 	if writes {
 		needs = append(needs, conn.APISubject(createOperation(cfg)))
 	}

@@ -184,6 +184,10 @@ password = "p"
 urls = [%[1]q]
 user = "mute"
 password = "p"
+[nats.blind]
+urls = [%[1]q]
+user = "blind"
+password = "p"
 
 [route.good]
 source = { type = "core", nats = "limited", subjects = ["in.>"], queue = "q" }
@@ -195,6 +199,9 @@ transform = { subject = "out.{{wildcard(1)}}" }
 dead_letter = { to = "nats", nats = "limited", subject = "dead.letters" }
 [route.stream]
 source = { type = "jetstream", nats = "limited", stream = "ORDERS" }
+sink   = { type = "nats", nats = "free", mode = "core" }
+[route.blind]
+source = { type = "jetstream", nats = "blind", stream = "ORDERS" }
 sink   = { type = "nats", nats = "free", mode = "core" }
 [route.bind]
 source = { type = "jetstream", nats = "free", stream = "ORDERS", durable = "there", consumer = "bind" }
@@ -218,6 +225,7 @@ const permittedUsers = `
 authorization: { users: [
 	{ user: free, password: p }
 	{ user: mute, password: p, permissions: { publish: "orders.>" } }
+	{ user: blind, password: p, permissions: { publish: "$SYS.REQ.USER.INFO" } }
 	{ user: limited, password: p, permissions: {
 		publish:   { allow: ["$SYS.REQ.USER.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.>", "orders.eu.>"] }
 		subscribe: { allow: ["_INBOX.>", "in.> q", "secret.*"], deny: "secret.x" }
@@ -256,6 +264,9 @@ func TestCheckOnlinePermissions(t *testing.T) {
 		`stream: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.MSG.NEXT.ORDERS.natsrelay-stream"`,
 		`stream: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.CREATE.ORDERS.natsrelay-stream"`,
 		`stream: source: FAILS: not permitted to publish to "$JS.ACK.ORDERS.natsrelay-stream.>"`,
+		`blind: source: FAILS: not permitted to publish to "$JS.API.STREAM.INFO.ORDERS"`,
+		`blind: source: FAILS: not permitted to publish to "$JS.API.CONSUMER.MSG.NEXT.ORDERS.natsrelay-blind"`,
+		`blind: source: FAILS: not permitted to publish to "$JS.ACK.ORDERS.natsrelay-blind.>"`,
 		`bind: source: FAILS: consumer there cannot be used: its max_deliver is 3`,
 		`change: source: consumer "there" will be changed: ack_wait 1m0s to 30s, max_ack_pending 1000 to 4096, max_deliver 3 to -1`,
 		`change: sink: warning: permissions are not checked, for the server does not tell them: ask $SYS.REQ.USER.INFO: not permitted to publish`,
