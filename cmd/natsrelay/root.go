@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -61,11 +62,15 @@ func unknownCommand(root *cobra.Command, args []string) error {
 }
 
 // noArguments is for commands that take flags only.
-func noArguments(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("unexpected argument %q", args[0])
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	err := fmt.Errorf("unexpected argument %q", args[0])
+	if strings.HasSuffix(args[0], ".toml") && cmd.Flags().Lookup("config") != nil {
+		return withHints(err, cmd.CommandPath()+" -c "+args[0])
+	}
+	return err
 }
 
 // usageFailure is the error of a command line that was not understood.

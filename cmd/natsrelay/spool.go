@@ -219,10 +219,10 @@ func (s shelf) routes(stateDir string) ([]string, error) {
 
 // exactArguments is for commands that take just these.
 func exactArguments(names ...string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {
 			return fmt.Errorf("argument %s is missing", names[len(args)])
 		}
-		return noArguments(nil, args[len(names):])
+		return noArguments(cmd, args[len(names):])
 	}
 }

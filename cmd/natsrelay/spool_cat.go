@@ -49,7 +49,7 @@ type selection struct {
 func (s *selection) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.Subject, "subject", "", "only subjects that match this `PATTERN` (with the wildcards * and >)")
 	cmd.Flags().StringVar(&s.since, "since", "", "only what arrived after this `TIME` (RFC 3339), or this long ago (such as 2h)")
-	cmd.Flags().IntVar(&s.Limit, "limit", 0, "at most so many; 0 = all")
+	cmd.Flags().IntVar(&s.Limit, "limit", 0, "at most `N`; 0 = all")
 }
 
 func (s *selection) parse(now time.Time) error {
