@@ -235,7 +235,7 @@ func (h *HTTP) exchange(ctx context.Context, run []piece) (*http.Response, *oaut
 	case isHeaderLimit(err):
 		res = headersTooLarge()
 	case ctx.Err() != nil && err != nil:
-		return nil, nil, context.Cause(ctx) // of HTTP/2, err would not tell a timeout from a stop
+		return nil, nil, h.whyEnded(ctx)
 	case err != nil:
 		return nil, nil, h.mask.err(withoutURL(err), secretOf(token))
 	case res.StatusCode == http.StatusSwitchingProtocols:
@@ -245,6 +245,15 @@ func (h *HTTP) exchange(ctx context.Context, run []piece) (*http.Response, *oaut
 		h.tokens.drop(token)
 	}
 	return res, token, nil
+}
+
+// whyEnded says why there is no answer when the request's time is over: of HTTP/2, the error would not tell a timeout from a stop.
+func (h *HTTP) whyEnded(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %v (sink.timeout): %w", h.timeout, cause)
+	}
+	return cause
 }
 
 // do sends a request to the URL, or to that of all messages.

@@ -204,6 +204,9 @@ func TestHTTPMisbehavingServers(t *testing.T) {
 			if got := out.Status == relay.Delivered; got != tc.delivered || got != (err == nil) || out.Status == relay.Refused {
 				t.Errorf("outcome %v, error %v; want delivered: %v", out, err, tc.delivered)
 			}
+			if cfg.Timeout == short && (err == nil || !strings.Contains(err.Error(), "no answer within 3s (sink.timeout)")) {
+				t.Errorf("error %v does not say which time is over", err)
+			}
 		})
 	}
 }
