@@ -18,9 +18,10 @@ type socket struct {
 	once   sync.Once
 	closed chan struct{} // closed with it
 
-	// Until our first write has gone out, while nats.go reads and writes from one goroutine.
-	spoken   bool
-	greeting []byte // what the server has said
+	// Until nats.go waits for an answer to what it has written, it reads and writes from one goroutine.
+	spoken   bool   // something has been written
+	waited   bool   // and then something read
+	greeting []byte // what the server has said before that
 }
 
 func newSocket(conn net.Conn, unbind func() bool) *socket {
@@ -28,6 +29,9 @@ func newSocket(conn net.Conn, unbind func() bool) *socket {
 }
 
 func (s *socket) Read(p []byte) (int, error) {
+	if s.spoken && !s.waited {
+		s.waited, s.greeting = true, nil
+	}
 	n, err := s.Conn.Read(p)
 	if !s.spoken {
 		s.greeting = append(s.greeting, p[:n]...)
@@ -43,7 +47,7 @@ func (s *socket) Write(p []byte) (int, error) {
 		return n, err
 	}
 	if !s.spoken {
-		s.spoken, s.greeting = true, nil
+		s.spoken = true
 	}
 	return n, nil
 }
@@ -55,14 +59,15 @@ func (s *socket) Close() error {
 }
 
 // why returns what made a write fail. A server that has no room for another connection says so right behind its INFO, and hangs
-// up: nats.go, about to log in, would report a broken pipe.
+// up: nats.go, about to log in, would report a broken pipe. It logs in with two writes, CONNECT and PING: on the same machine it is the second that fails.
 func (s *socket) why(err error) error {
-	if s.spoken {
+	if s.waited {
 		return err
 	}
 	_ = s.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // it is here already, or will never be
-	_, _ = s.Read(make([]byte, 1024))
-	_, said, _ := bytes.Cut(s.greeting, []byte("\r\n-ERR '"))
+	last := make([]byte, 1024)
+	n, _ := s.Conn.Read(last)
+	_, said, _ := bytes.Cut(append(s.greeting, last[:n]...), []byte("\r\n-ERR '"))
 	text, _, ok := bytes.Cut(said, []byte("'"))
 	if !ok {
 		return err
