@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,97 +260,6 @@ func TestCoreQueueGroupSharesTheMessages(t *testing.T) {
 	}
 }
 
-// A stop passes on what the client holds, however slowly it is taken.
-func TestCoreStopPassesOnWhatItHolds(t *testing.T) {
-	for _, connected := range []bool{true, false} {
-		t.Run(fmt.Sprintf("connected=%v", connected), func(t *testing.T) {
-			srv := natstest.Start(t, "", nil)
-			h := start(t, srv, "", "a", "b")
-			const n = 2000
-			h.fill(srv.Client(), n, "a", "b")
-			if !connected {
-				srv.Stop()
-				natstest.Eventually(t, "cut", func() bool { return !h.conn.Stats().Connected })
-			}
-			stopped := make(chan error)
-			begun := time.Now()
-			go func() { stopped <- h.stop() }()
-			close(h.hold)
-			if err := <-stopped; err != nil {
-				t.Fatal(err)
-			}
-			if got := h.count(); got != n {
-				t.Errorf("%d messages passed on, want %d", got, n)
-			}
-			if took := time.Since(begun); !connected && took > 9*time.Second { // nats.go's drain without a connection lasts 10
-				t.Errorf("took %v", took)
-			}
-		})
-	}
-}
-
-func TestCoreCountsWhatTheRouteNoLongerTakes(t *testing.T) {
-	srv := natstest.Start(t, "", nil)
-	h := prepare(t, natstest.Config(srv.URL()), "", "a")
-	var refused atomic.Int64
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- h.src.Run(ctx, func(*relay.Message) error { refused.Add(1); return relay.ErrStopped })
-	}()
-	nc := srv.Client()
-	natstest.Eventually(t, "refused", func() bool { publish(t, nc, "a", "x"); return refused.Load() > 3 })
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if got := h.src.Stats().Stopped; got != uint64(refused.Load()) {
-		t.Errorf("%d counted, %d refused", got, refused.Load())
-	}
-	if err := h.src.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if h.log.Count("no longer takes") != 1 || h.log.Count("are lost", fmt.Sprintf(`"messages":%d,`, refused.Load())) != 1 {
-		t.Error("want one log line for the first, and one with how many there were")
-	}
-}
-
-// A connection that is cut and comes back during a stop brings no subscription back, however long the route takes for what the client holds.
-func TestCoreStopThroughACut(t *testing.T) {
-	for _, connected := range []bool{true, false} {
-		t.Run(fmt.Sprintf("connected=%v", connected), func(t *testing.T) {
-			srv := natstest.Start(t, "", nil)
-			h := start(t, srv, "g", "a")
-			const n = 10
-			h.fill(srv.Client(), n, "a")
-			stopped := make(chan error, 1)
-			stop := func() { stopped <- h.stop() }
-			if connected {
-				go stop()
-				natstest.Eventually(t, "the source stops", func() bool { return srv.Interest("a") == 0 })
-			}
-			srv.Stop()
-			natstest.Eventually(t, "cut", func() bool { return !h.conn.Stats().Connected })
-			if !connected {
-				go stop()
-			}
-			srv.Restart()
-			natstest.Eventually(t, "the connection is back", func() bool { return h.conn.Stats().Reconnects == 1 })
-			if nc, _, err := h.conn.Attach(t.Context()); err != nil || nc.FlushTimeout(patience) != nil {
-				t.Fatal("the server does not know by now what nats.go has subscribed to", err)
-			}
-			natstest.Eventually(t, "the server sends nothing more", func() bool { return srv.Interest("a") == 0 })
-			close(h.hold)
-			if err := <-stopped; err != nil {
-				t.Fatal(err)
-			}
-			if got := h.count(); got != n {
-				t.Errorf("%d messages passed on, want %d", got, n)
-			}
-		})
-	}
-}
-
 func TestCoreSurvivesRestartAndKill(t *testing.T) {
 	srv := natstest.StartProcess(t, "")
 	h := prepare(t, natstest.Config(srv.URL()), "g", "a.*", "b")
@@ -373,16 +281,6 @@ func TestCoreStartsBeforeTheServer(t *testing.T) {
 	h.run()
 	srv.Restart()
 	h.waitSubscribed(srv.Client())
-}
-
-func TestCoreStopsWithoutEverBeingConnected(t *testing.T) {
-	srv := natstest.Start(t, "", nil)
-	srv.Stop()
-	h := prepare(t, natstest.Config(srv.URL()), "", "a")
-	h.run()
-	if err := h.stop(); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestCoreFollowsTheClusterOnLameDuck(t *testing.T) {
@@ -456,104 +354,6 @@ func TestCoreLimitsHoldForAllSubscriptionsTogether(t *testing.T) {
 			t.Errorf("%d subscriptions: %d messages, %d bytes each; want %d, %d", want.n, m, b, want.messages, want.bytes)
 		}
 	}
-}
-
-func permitting(subjects string) string {
-	return fmt.Sprintf(`authorization { users: [
-		{user: u, password: p, permissions: {subscribe: [%s]}}, {user: admin, password: p}] }`, subjects)
-}
-
-func TestCoreDeniedSubscriptionIsReportedAndTriedForEver(t *testing.T) {
-	for _, queue := range []string{"", "g"} {
-		t.Run("queue="+queue, func(t *testing.T) {
-			srv := natstest.Start(t, permitting(`"ok"`), nil)
-			cfg := natstest.Config(srv.URL())
-			cfg.User, cfg.Password = "u", "p"
-			h := prepare(t, cfg, queue, "ok", "no")
-			h.run()
-			natstest.Eventually(t, "denied", func() bool { return h.src.Stats().Denied == 1 })
-			admin := srv.Client(nats.UserInfo("admin", "p"))
-			h.waitSubscribed(admin) // the other subject is not affected
-			violations := h.conn.Stats().Errors[natsconn.KindPermission]
-			natstest.Eventually(t, "tried again", func() bool { return h.conn.Stats().Errors[natsconn.KindPermission] > violations+2 })
-			if n := h.log.Count("the server denies the subscription", `"subject":"no"`); n != 1 {
-				t.Errorf("%d lines, want one", n)
-			}
-			srv.Reload(permitting(`"ok", "no"`))
-			natstest.Eventually(t, "permitted", func() bool {
-				publish(t, admin, "no", "works now")
-				return slices.Contains(h.data(), "works now")
-			})
-			natstest.Eventually(t, "state cleared", func() bool { return h.src.Stats().Denied == 0 })
-
-			srv.Reload(permitting(`"ok"`)) // and taken away again
-			natstest.Eventually(t, "denied again", func() bool { return h.src.Stats().Denied == 1 })
-			if err := h.stop(); err != nil {
-				t.Fatal(err)
-			}
-			if got := h.src.Stats().Denied; got != 0 {
-				t.Errorf("%d subjects denied after the end", got)
-			}
-		})
-	}
-}
-
-// A subscription that is permitted with a new connection has messages: they are not lost for the sake of trying it again.
-func TestCorePermittedWithANewConnection(t *testing.T) {
-	srv := natstest.Start(t, permitting(`"ok"`), nil)
-	cfg := natstest.Config(srv.URL())
-	cfg.User, cfg.Password = "u", "p"
-	h := prepare(t, cfg, "", "no")
-	again := make(chan struct{})
-	h.src.deniedPause = func(attempt int) time.Duration {
-		if attempt > 0 {
-			<-again
-		}
-		return 0
-	}
-	h.run()
-	natstest.Eventually(t, "denied", func() bool { return h.src.Stats().Denied == 1 })
-	srv.Reload(permitting(`"ok", "no"`))
-	srv.Restart()
-	admin := srv.Client(nats.UserInfo("admin", "p"))
-	natstest.Eventually(t, "subscribed with the new connection", func() bool {
-		return srv.Interest("no") == 1 && h.conn.Stats().Reconnects > 0
-	})
-	const n = 5000
-	h.fill(admin, n, "no")
-	close(again)
-	close(h.hold)
-	natstest.Eventually(t, "state cleared", func() bool { return h.src.Stats().Denied == 0 })
-	if err := h.stop(); err != nil {
-		t.Fatal(err)
-	}
-	if got := h.data(); len(got) != n || got[n-1] != strconv.Itoa(n-1) {
-		t.Errorf("%d messages passed on, want %d", len(got), n)
-	}
-}
-
-// What came on a subscription before it was denied is the route's, however long that takes for it.
-func TestCoreDeniedSubscriptionHoldsMessages(t *testing.T) {
-	srv := natstest.Start(t, permitting(`"a"`), nil)
-	cfg := natstest.Config(srv.URL())
-	cfg.User, cfg.Password = "u", "p"
-	h := prepare(t, cfg, "", "a")
-	var tried atomic.Int64
-	h.src.deniedPause = func(attempt int) time.Duration {
-		tried.Store(int64(attempt))
-		return 0
-	}
-	h.run()
-	admin := srv.Client(nats.UserInfo("admin", "p"))
-	h.waitSubscribed(admin)
-	const n = 1000
-	h.fill(admin, n, "a")
-	srv.Reload(permitting(`"other"`))
-	natstest.Eventually(t, "tried again", func() bool { return tried.Load() > 2 })
-	close(h.hold)
-	natstest.Eventually(t, "the route has it all", func() bool { return h.count() == n })
-	srv.Reload(permitting(`"a"`))
-	h.waitSubscribed(admin)
 }
 
 // The source says why nothing can arrive, from before the first connection on.
