@@ -25,12 +25,25 @@ type relayProcess struct {
 func newRelay(t *testing.T, config string) *relayProcess {
 	p := &relayProcess{t: t, binary: relayBinary(t), config: config}
 	t.Cleanup(func() {
-		p.kill()
 		if t.Failed() {
 			t.Logf("the relay's log ends with:\n%s", p.log.tail(60))
+			p.printStacks()
 		}
+		p.kill()
 	})
 	return p
+}
+
+// printStacks ends a relay that has not done what it should, and prints what its goroutines were at.
+func (p *relayProcess) printStacks() {
+	if p.cmd == nil {
+		return
+	}
+	lines := p.log.count()
+	p.cmd.Process.Signal(syscall.SIGQUIT) // an error: it has ended
+	p.cmd.Wait()
+	p.cmd = nil
+	p.t.Logf("its goroutines:\n%s", p.log.tail(p.log.count()-lines))
 }
 
 // starting is what a run says first, when it has begun to listen for signals.
