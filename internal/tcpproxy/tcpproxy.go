@@ -1,8 +1,9 @@
-// Package tcpproxy is a TCP proxy for tests that misbehaves on demand: it cuts connections, refuses
-// them, and stalls. It knows nothing of what it carries.
+// Package tcpproxy is a TCP proxy for tests that misbehaves on demand: it cuts connections, on both sides or on
+// one, refuses them, and stalls. It knows nothing of what it carries.
 package tcpproxy
 
 import (
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -17,9 +18,21 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	listener net.Listener // nil while refusing
-	conns    map[net.Conn]struct{}
+	pairs    map[*pair]struct{}
 	flow     chan struct{} // closed while bytes flow
 	wg       sync.WaitGroup
+}
+
+// A pair is a connection on both sides of the proxy.
+type pair struct {
+	in, out  net.Conn // of the client, to the target
+	halfOpen bool     // in is closed, and out is not; guarded by Proxy.mu
+}
+
+// reset closes a connection so that nothing more is sent, not even what has been written.
+func reset(c net.Conn) {
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
 }
 
 // Start listens on a loopback port of its own choice, until the test ends.
@@ -27,7 +40,7 @@ func Start(t testing.TB, target string) *Proxy {
 	t.Helper()
 	flow := make(chan struct{})
 	close(flow)
-	p := &Proxy{target: target, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), conns: make(map[net.Conn]struct{}), flow: flow}
+	p := &Proxy{target: target, addr: "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t)), pairs: make(map[*pair]struct{}), flow: flow}
 	if err := p.Accept(); err != nil {
 		t.Fatal(err)
 	}
@@ -46,13 +59,28 @@ func (p *Proxy) Addr() string {
 func (p *Proxy) Cut() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.conns)
-	for c := range p.conns {
-		_ = c.(*net.TCPConn).SetLinger(0) // a reset, and nothing more is sent
-		_ = c.Close()
+	n := len(p.pairs)
+	for c := range p.pairs {
+		reset(c.in)
+		reset(c.out)
 	}
-	clear(p.conns)
-	return n / 2
+	clear(p.pairs)
+	return n
+}
+
+// HalfOpen closes the clients' sides of all connections, as a NAT does that has forgotten them, and returns how many there were. The target does not
+// notice: its sides stay open, take what it writes, and say nothing, until they are cut or the test ends. New connections are forwarded.
+func (p *Proxy) HalfOpen() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.pairs {
+		if !c.halfOpen {
+			c.halfOpen = true
+			reset(c.in)
+			n++
+		}
+	}
+	return n
 }
 
 // Refuse has connection attempts refused by the kernel; connections that exist stay.
@@ -133,28 +161,38 @@ func (p *Proxy) forward(l net.Listener, in net.Conn) {
 		_, _ = in.Close(), out.Close()
 		return
 	}
-	p.conns[in], p.conns[out] = struct{}{}, struct{}{}
+	c := &pair{in: in, out: out}
+	p.pairs[c] = struct{}{}
 	p.mu.Unlock()
 
-	p.wg.Go(func() { p.copy(out, in) })
-	p.copy(in, out)
+	p.wg.Go(func() { p.copy(c, out, in) })
+	p.copy(c, in, out)
+	if p.isHalfOpen(c) {
+		_, _ = io.Copy(io.Discard, out)
+	}
+	p.drop(c)
 }
 
-// copy moves bytes one way until either end is closed.
-func (p *Proxy) copy(dst, src net.Conn) {
-	defer p.drop(dst, src)
+// copy moves bytes one way until either end is closed. It closes the other one then, unless the connection is half-open.
+func (p *Proxy) copy(c *pair, dst, src net.Conn) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := src.Read(buf)
 		if n > 0 {
 			p.hold()
-			if _, err := dst.Write(buf[:n]); err != nil {
+			if p.isHalfOpen(c) {
 				return
+			}
+			if _, err := dst.Write(buf[:n]); err != nil {
+				break
 			}
 		}
 		if err != nil {
-			return
+			break
 		}
+	}
+	if !p.isHalfOpen(c) {
+		p.drop(c)
 	}
 }
 
@@ -165,11 +203,15 @@ func (p *Proxy) hold() {
 	<-flow
 }
 
-func (p *Proxy) drop(conns ...net.Conn) {
+func (p *Proxy) isHalfOpen(c *pair) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range conns {
-		delete(p.conns, c)
-		_ = c.Close()
-	}
+	return c.halfOpen
+}
+
+func (p *Proxy) drop(c *pair) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.pairs, c)
+	_, _ = c.in.Close(), c.out.Close()
 }
