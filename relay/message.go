@@ -36,7 +36,7 @@ type Message struct {
 	// Stream and Sequence are its place in the JetStream stream that it comes from; "" and 0: from none.
 	Stream   string
 	Sequence uint64
-	// Late: it was put back into its route, so that messages which have later places in the stream may have gone before it.
+	// Late: messages which have later places in the stream may have gone before it, because it was put back into its route, or its source got it out of order.
 	Late bool
 	// Receipt settles the message upstream. nil: upstream keeps nothing.
 	Receipt Receipt

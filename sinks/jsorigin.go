@@ -73,7 +73,7 @@ type resumption struct {
 const standbyIdle = time.Second
 
 // origin returns where a message comes from; zero for one that is from no stream, or is behind others of its stream that the target may have got
-// before it, as a dead letter is that was put back into its route: what the target holds says nothing of that.
+// before it, as a dead letter is that was put back into its route, or what the source got out of order: what the target holds says nothing of that.
 func (s *JetStream) origin(m *relay.Message) origin {
 	stream := m.Stream
 	if stream == "" || m.Late {

@@ -45,8 +45,10 @@ type JetStream struct {
 	// Owned by Run's goroutine, and by Close after it.
 	mark     *mark
 	bound    *binding
-	pin      string // id of this relay in the standby group while it is the active one
-	doubtful bool   // the last pull has brought nothing, not even a heartbeat: looking the consumer up may not be all that it takes
+	pin      string    // id of this relay in the standby group while it is the active one
+	asked    time.Time // when requests were last sent that may still be under way
+	waiting  time.Time // since when what is awaited has been asked for in vain; zero: it is not
+	doubtful bool      // the last pull has brought nothing, not even a heartbeat: looking the consumer up may not be all that it takes
 
 	trouble trouble
 	pending atomic.Int64 // messages of the consumer that nobody has been given yet; -1: unknown
@@ -65,12 +67,13 @@ type times struct {
 	pinned    time.Duration // after which a silent relay loses its place to another one of its standby group
 	shared    time.Duration // for which a consumer may be shared with somebody who is not to be seen
 	joining   time.Duration // in which somebody who works with a consumer is to be seen
+	late      time.Duration // by which the server may be late to deliver again
 }
 
 func defaultTimes() times {
 	return times{
 		request: 5 * time.Second, expires: 30 * time.Second, heartbeat: 5 * time.Second, look: 5 * time.Second,
-		retryMin: 100 * time.Millisecond, retryMax: 5 * time.Second, pinned: 12 * time.Second, shared: time.Hour, joining: 3 * time.Second,
+		retryMin: 100 * time.Millisecond, retryMax: 5 * time.Second, pinned: 12 * time.Second, shared: time.Hour, joining: 3 * time.Second, late: 5 * time.Second,
 	}
 }
 
@@ -101,6 +104,7 @@ func NewJetStream(conn *natsconn.Conn, cfg *config.JetStreamSource, dir string, 
 // Run implements relay.Source. It calls accept from one goroutine.
 func (s *JetStream) Run(ctx context.Context, accept func(*relay.Message) error) error {
 	s.acks.begin()
+	s.asked = time.Now() // by its predecessor, for all that is known
 	defer s.conn.OnError(s.denied)()
 	var pump sync.WaitGroup
 	pump.Go(func() { s.pump(ctx, accept) })

@@ -303,6 +303,9 @@ func (s *JetStream) adopt(b *binding) {
 	if n := b.info.Config.MaxAckPending; n > 0 {
 		most = min(most, n)
 	}
+	if !s.mark.now.Shared.IsZero() {
+		s.ledger.doubt(b.info.Delivered.Stream)
+	}
 	s.ledger.mu.Lock()
 	s.ledger.window.adapt(most, b.ackWait())
 	s.ledger.mu.Unlock()
@@ -315,7 +318,19 @@ func (s *JetStream) note(info *jetstream.ConsumerInfo) {
 	if info.Created.Equal(s.mark.now.Consumer) {
 		s.mark.now.Next = info.AckFloor.Stream + 1
 	}
+	s.noteShared(info)
 	s.noteSeen()
+}
+
+// noteShared remembers up to where messages may be out of order, and forgets it when they are all acknowledged.
+func (s *JetStream) noteShared(info *jetstream.ConsumerInfo) {
+	switch at := &s.mark.now; {
+	case at.Shared.IsZero():
+	case s.sharedLately():
+		at.SharedTo = max(at.SharedTo, info.Delivered.Stream)
+	case info.AckFloor.Stream >= at.SharedTo:
+		at.Shared, at.SharedTo = time.Time{}, 0
+	}
 }
 
 // noteSeen remembers what has been delivered.

@@ -175,6 +175,18 @@ func TestJetStreamLargeMessages(t *testing.T) {
 	}
 }
 
+// A message that does not fit into what is left of a request is asked for alone, and the next request follows at once.
+func TestJetStreamMessagesThatFillARequest(t *testing.T) {
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.PullBytes = 64 << 10
+	h := prepareJS(t, cfg, t.TempDir(), srv.URL())
+	h.src.times.look, h.src.times.heartbeat, h.src.times.expires = 2*patience, 2*patience, 4*patience // which would ask, too
+	h.run()
+	stream.publishLarge(20, 12<<10)
+	h.awaitSequences(20)
+}
+
 // Messages with an empty body and a header Status look like the server's own words on a pull. They are messages.
 func TestJetStreamTakesStatusHeadersForMessages(t *testing.T) {
 	srv, stream := startStream(t)

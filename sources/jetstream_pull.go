@@ -47,8 +47,8 @@ func newPull(s *JetStream, b *binding, alone bool) (*pull, error) {
 		s: s, b: b, alone: alone, inbox: b.nc.NewInbox() + ".", ended: make(chan error, 1), wake: make(chan struct{}, 1),
 		api: s.conn.APISubject("CONSUMER.MSG.NEXT." + s.cfg.Stream + "." + s.cfg.Durable), pin: s.pin,
 	}
-	if alone && s.cfg.AckPolicy == "all" {
-		p.expected = b.info.Delivered.Consumer + 1 // one that is lost before the first that arrives would be acknowledged with that
+	if p.pin != "" || alone && s.cfg.AckPolicy == "all" { // so that one is missed that is lost before the first that arrives
+		p.expected = b.info.Delivered.Consumer + 1
 	}
 	sub, err := b.nc.Subscribe(p.inbox+"*", p.receive)
 	if err != nil {
@@ -172,9 +172,6 @@ func (p *pull) receive(m *nats.Msg) {
 	}
 }
 
-// passive reports whether another relay of the standby group is the active one, or none is yet.
-func (p *pull) passive() bool { return p.s.cfg.Standby != "" && p.pin == "" }
-
 // headerPin is how the server tells the active one of a standby group that it is.
 const headerPin = "Nats-Pin-Id"
 
@@ -208,6 +205,9 @@ func (p *pull) inTurn(at place, pin string) bool {
 		// Whatever came of the one between, it must not be acknowledged with this one.
 		p.finish(fmt.Errorf("delivery %d of the consumer came instead of %d: a message was lost on its way, or somebody else pulls, which ack_policy = \"all\" does not allow", at.delivery, expected))
 		return false
+	case p.pin != "": // nobody but the active one gets any
+		p.finish(errGhost)
+		return false
 	}
 	p.watch.others = true // as a rule, it is somebody else's
 	return true
@@ -237,8 +237,8 @@ func (p *pull) status(m *nats.Msg) {
 	}
 	switch {
 	case code == "100":
-		if l.awaited > 0 {
-			l.openUp() // the consumer has nothing more to deliver: fewer were missing than it seemed
+		if p.awaits() {
+			p.finish(errLookAgain) // the consumer has nothing more to deliver: fewer were missing than it seemed, or it is held back
 		}
 	case code == "404", code == "408", code == "409" && m.Header.Get("Nats-Pending-Messages") != "":
 		p.wanted -= number(m.Header.Get("Nats-Pending-Messages"))
@@ -274,15 +274,21 @@ func (e *pinError) Error() string {
 // room returns how many messages, and bytes, may be asked for besides what is under way or held. The lock is held.
 func (p *pull) room() (messages, bytes int) {
 	l := p.s.ledger
-	limit := l.window.limit
-	if l.awaited > 0 {
-		limit = l.window.most
+	messages, bytes = l.window.limit-l.open, p.budget()-l.queueBytes
+	if p.wanted > 0 { // else nothing is under way, whatever bytes there were left to ask for
+		messages, bytes = messages-p.wanted, bytes-max(p.bytes, 0)
 	}
-	return limit - l.open - max(p.wanted, 0), p.budget() - l.queueBytes - max(p.bytes, 0)
+	return messages, bytes
 }
+
+// awaits reports whether all that is asked for is what is to come before what the queue has. The lock is held.
+func (p *pull) awaits() bool { return p.alone && !p.s.ledger.awaited.none() }
 
 // roomy reports whether there is room worth a request: a quarter of all there is, so that the server gets few of them. The lock is held.
 func (p *pull) roomy() bool {
+	if l := p.s.ledger; p.awaits() {
+		return (p.wanted <= 0 || p.bytes <= 0) && (l.queueBytes < p.budget() || l.blocked())
+	}
 	messages, bytes := p.room()
 	return messages >= max(1, p.s.ledger.window.limit/4) && bytes >= p.budget()/4
 }
@@ -342,28 +348,19 @@ func (p *pull) next() (pullRequest, bool) {
 		p.wanted, p.bytes = 0, 0 // a request that has run out of either is over
 	}
 	if !p.roomy() {
-		if l.awaited > 0 && p.wanted == 0 {
-			l.openUp() // there is no room to wait for more
-		}
 		return pullRequest{}, false
 	}
-	room, bytes := p.room()
-	if limit := p.b.info.Config.MaxRequestBatch; limit > 0 {
-		room = min(room, limit)
+	if p.awaits() {
+		return p.nextAwaited(), true
 	}
-	if limit := p.b.info.Config.MaxRequestMaxBytes; limit > 0 {
-		bytes = min(bytes, limit)
-	}
-	if p.passive() {
+	room, bytes := p.allowed(p.room())
+	if p.s.passive() {
 		if p.wanted > 0 {
 			return pullRequest{}, false
 		}
 		room = 1 // it is there to be chosen: what it brings is asked for again
 	}
 	r := pullRequest{Batch: room, MaxBytes: bytes, Expires: p.expires(), Heartbeat: p.heartbeat()}
-	if l.awaited > 0 {
-		r.Heartbeat = min(r.Heartbeat, awaitHeartbeat)
-	}
 	if p.large {
 		// Not until all that was asked for has come and is passed on. Then that one message alone, whatever its size.
 		if p.wanted > 0 || l.queueBytes > 0 {
@@ -375,6 +372,38 @@ func (p *pull) next() (pullRequest, bool) {
 	p.wanted += r.Batch
 	p.bytes += bytes
 	return r, true
+}
+
+// allowed bounds a request by what the consumer allows.
+func (p *pull) allowed(messages, bytes int) (int, int) {
+	if limit := p.b.info.Config.MaxRequestBatch; limit > 0 {
+		messages = min(messages, limit)
+	}
+	if limit := p.b.info.Config.MaxRequestMaxBytes; limit > 0 {
+		bytes = min(bytes, limit)
+	}
+	return messages, bytes
+}
+
+// nextAwaited makes the accounts of a request for what is awaited, one such request at a time. If that takes more room than there is, it must
+// come all the same, one by one, since nothing else could make room. So the memory that the queue takes is bounded by pull_bytes, or else by what was pending.
+func (p *pull) nextAwaited() pullRequest {
+	l := p.s.ledger
+	r := pullRequest{Batch: max(1, l.window.most-l.open), Expires: p.expires(), Heartbeat: p.heartbeat()}
+	if l.awaited.left > 0 {
+		r.Batch = l.awaited.left
+		if !p.b.info.Paused {
+			r.Heartbeat = min(r.Heartbeat, awaitHeartbeat)
+		}
+	}
+	room := p.budget() - l.queueBytes
+	r.Batch, r.MaxBytes = p.allowed(r.Batch, room)
+	p.bytes = r.MaxBytes
+	if p.large || room < p.budget()/4 {
+		r.Batch, r.MaxBytes, p.bytes = 1, 0, p.budget()
+	}
+	p.wanted = r.Batch
+	return r
 }
 
 const pinRequest = "pin"

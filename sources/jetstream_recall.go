@@ -14,46 +14,111 @@ const mostRecalled = 128 << 10
 // recall asks the consumer for what it has handed out, and nobody has any more: to a relay that was killed, or into a connection that was cut. By itself it
 // would deliver newer messages first, and those only after ack_wait.
 //
-// The server does not tell which messages are pending. But it takes a NAK for any sequence, and heeds it only for those that are; so each that this
-// relay does not hold gets one. It delivers those before all others, though not always in the order of the NAKs: so the ledger waits until it has them all, and
-// passes them on in the order of the stream. What is settled here and pending there, because its acknowledgement was lost, is acknowledged again.
-//
 // It reports whether this relay is the only one that pulls. With others, some of the messages are theirs, nothing is recalled, and order cannot be kept.
 func (s *JetStream) recall(ctx context.Context, b *binding) (alone bool, err error) {
-	s.ledger.await(0, 0)
-	if s.stillActive(b); s.cfg.Standby != "" && s.pin == "" {
-		return false, nil // another one is active, or it will be found out
+	if s.stillActive(b); s.passive() { // another one is active, or it will be found out
+		s.ledger.giveBackWaiting()
+		return false, nil
 	}
-	if alone, err = s.alone(ctx, b); err != nil || !alone || b.info.NumAckPending == 0 {
+	if alone, err = s.alone(ctx, b); err != nil {
 		return alone, err
 	}
-	from, to := b.info.AckFloor.Stream+1, b.info.Delivered.Stream
-	if to >= from+mostRecalled {
-		return true, s.outwait(ctx, b)
+	if !alone {
+		s.ledger.await(awaited{})
+		return false, nil
 	}
-	missing := s.ledger.missing(from, to)
-	s.log.Debug().Int("pending", b.info.NumAckPending).Uint64("from", from).Uint64("to", to).Int("asked_for", len(missing)).Msg("asking the consumer for what nobody holds")
+	return true, s.recallAll(ctx, b)
+}
+
+// recallAll recalls what this relay does not hold.
+//
+// The server does not tell which messages are pending. But it takes a NAK for any sequence, and heeds it only for those that are; so each that this
+// relay does not hold gets one. It delivers those before all others, though in no order that could be relied on: so the ledger keeps what comes behind
+// one that is missing. What is settled here and pending there, because its acknowledgement was lost, is acknowledged again.
+func (s *JetStream) recallAll(ctx context.Context, b *binding) error {
+	from, to := b.pending()
+	var missing []uint64
+	switch {
+	case b.info.NumAckPending == 0:
+	case to >= from+mostRecalled:
+		if err := s.outwait(ctx, b); err != nil {
+			return err
+		}
+	default:
+		missing = s.ledger.missing(from, to)
+		s.log.Debug().Int("pending", b.info.NumAckPending).Uint64("from", from).Uint64("to", to).Int("asked_for", len(missing)).Msg("asking the consumer for what nobody holds")
+		if err := s.askAgain(ctx, b, missing); err != nil {
+			return err
+		}
+	}
+	if s.ordered || s.cfg.AckPolicy == "all" { // whoever acknowledges a message that came first acknowledges all that are still to come
+		s.await(b, s.ledger.toCome(b, missing))
+	}
+	return nil
+}
+
+// pending returns the first and the last of the stream's messages that may be pending.
+func (b *binding) pending() (from, to uint64) {
+	return b.info.AckFloor.Stream + 1, b.info.Delivered.Stream
+}
+
+// askAgain acknowledges again what is settled, asks for what is missing, and looks at what is pending then.
+func (s *JetStream) askAgain(ctx context.Context, b *binding, missing []uint64) error {
+	from, to := b.pending()
 	subject := func(n uint64) string {
 		// Of these numbers the server looks at the sequence, and makes sure that the delivery is one that it has made.
 		return fmt.Sprintf("%s%s.%s.1.%d.%d.0.0", ackPrefix, s.cfg.Stream, s.cfg.Durable, n, b.info.Delivered.Consumer)
 	}
-	if err := s.acknowledgeAgain(b, from, to, subject); err != nil {
-		return true, err
-	}
-	if len(missing) == 0 {
-		return true, nil
+	if err := s.acknowledgeAgain(b, from, to, subject); err != nil || len(missing) == 0 {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.times.request)
 	defer cancel()
 	if err := s.giveBack(ctx, b, missing, subject); err != nil {
-		return true, fmt.Errorf("ask consumer %s for what nobody holds: %w", s.cfg.Durable, err)
+		return fmt.Errorf("ask consumer %s for what nobody holds: %w", s.cfg.Durable, err)
 	}
-	if b.info, err = s.look(ctx, b); err != nil { // some of the acknowledgements may have been news to it
-		return true, apiError("look up consumer "+s.cfg.Durable, err)
+	info, err := s.look(ctx, b) // some of the acknowledgements may have been news to it
+	if err != nil {
+		return apiError("look up consumer "+s.cfg.Durable, err)
 	}
-	// Too many, if what is held here was settled since the look; then the pull's first heartbeat ends the wait.
-	s.ledger.await(min(len(missing), max(0, b.info.NumAckPending-s.ledger.heldIn(from, to))), to)
-	return true, nil
+	b.info = info
+	return nil
+}
+
+// toCome returns what of the consumer's messages is still to come before what the ledger has: as many of the missing ones as are pending; nil: it is not
+// known which are missing. They may be too many, if what is held was settled since the look; then the pull's first heartbeat has it looked at again.
+func (l *ledger) toCome(b *binding, missing []uint64) awaited {
+	from, to := b.pending()
+	a := awaited{left: max(0, b.info.NumAckPending-l.heldIn(from, to)), again: missing, last: to}
+	if missing != nil {
+		a.left = min(a.left, len(missing))
+	}
+	if b.info.NumPending > 0 {
+		a.until, _ = l.seen()
+	}
+	return a
+}
+
+// await has the ledger wait for what is to come. It waits over any number of rounds, but not for what the server itself, although it may, has not delivered
+// for longer than its ack_wait: somebody else must hold that. Where nobody else may, it goes on waiting.
+func (s *JetStream) await(b *binding, a awaited) {
+	switch limit := b.ackWait() + s.times.late; {
+	case a.left == 0 || b.info.Paused:
+		s.waiting = time.Time{}
+	case s.waiting.IsZero():
+		s.waiting = time.Now()
+	case time.Since(s.waiting) <= limit:
+	case s.cfg.AckPolicy == "all":
+		s.waiting = time.Now()
+		s.log.Error().Int("messages", a.left).Dur("waited", limit).
+			Msg("the consumer does not deliver again what this relay does not hold: does somebody else pull, which ack_policy = \"all\" does not allow? Going on waiting, for an acknowledgement of what is behind it would acknowledge it, too")
+	default:
+		s.log.Warn().Int("messages", a.left).Dur("waited", limit).Msg("the consumer does not deliver again what this relay does not hold: somebody else must hold it. Going on without it")
+		s.waiting = time.Time{}
+		s.share()
+		a = awaited{}
+	}
+	s.ledger.await(a)
 }
 
 // giveBack sends NAKs, and returns when the consumer has seen them.
@@ -94,6 +159,21 @@ func (s *JetStream) stillActive(b *binding) {
 	}
 }
 
+// passive reports whether another relay of the standby group is the active one, or none is yet.
+func (s *JetStream) passive() bool { return s.cfg.Standby != "" && s.pin == "" }
+
+// unpin has the server choose anew who is active. Requests of this relay that are still under way have the old pin, and get nothing more.
+func (s *JetStream) unpin(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.times.request)
+	defer cancel()
+	if err := s.bound.stream.UnpinConsumer(ctx, s.cfg.Durable, s.cfg.Standby); err != nil {
+		s.log.Warn().Err(err).Str("group", s.cfg.Standby).Msg("messages go to a connection of this relay that is gone, and the server cannot be asked to choose anew who is active: trying again")
+		return
+	}
+	s.log.Info().Str("group", s.cfg.Standby).Msg("messages went to a connection of this relay that is gone: asked the server to choose anew who is active")
+	s.pin = ""
+}
+
 // setPin makes this relay the active one of its group, or not any more.
 func (s *JetStream) setPin(pin string) {
 	s.pin = pin
@@ -104,18 +184,13 @@ func (s *JetStream) setPin(pin string) {
 	}
 }
 
-// alone reports whether nobody else pulls from the consumer. Requests of an earlier round may linger for a moment.
+// alone reports whether nobody else pulls from the consumer.
 func (s *JetStream) alone(ctx context.Context, b *binding) (alone bool, err error) {
 	if s.cfg.Standby != "" {
 		return true, nil
 	}
-	for try := 0; b.info.NumWaiting > 0 && try < 5; try++ {
-		sleep(ctx, 100*time.Millisecond)
-		info, err := s.lookSoon(ctx, b)
-		if err != nil {
-			return false, apiError("look up consumer "+s.cfg.Durable, err)
-		}
-		b.info = info
+	if err := s.outliveRequests(ctx, b); err != nil {
+		return false, err
 	}
 	switch {
 	case b.info.NumWaiting > 0:
@@ -123,7 +198,7 @@ func (s *JetStream) alone(ctx context.Context, b *binding) (alone bool, err erro
 		return s.cfg.AckPolicy == "all", nil
 	case s.cfg.AckPolicy == "all" || b.info.NumAckPending == 0:
 		return true, nil
-	case time.Since(s.mark.now.Shared) <= s.times.shared:
+	case s.sharedLately():
 		if s.ordered { // what nobody holds any more comes first when its ack_wait is over
 			_, err = s.lookForOthers(ctx, b, b.ackWait()+time.Second)
 		}
@@ -133,6 +208,24 @@ func (s *JetStream) alone(ctx context.Context, b *binding) (alone bool, err erro
 		return !seen, err
 	}
 	return true, nil
+}
+
+// outliveRequests waits until nobody asks the consumer for messages. This relay's own requests of an earlier round linger for a moment; but where a connection has
+// ended without the server's knowing, as it does when a NAT forgets it, they live until they expire, and the server delivers into the void until then.
+func (s *JetStream) outliveRequests(ctx context.Context, b *binding) (err error) {
+	end := time.Now().Add(500 * time.Millisecond)
+	if own := s.asked.Add(s.times.expires); own.After(end) && s.ordered && !b.joined && !s.sharedLately() && b.info.NumWaiting > 0 {
+		s.log.Info().Dur("most", time.Until(own)).Int("requests", b.info.NumWaiting).
+			Msg("the consumer has requests: of this relay, if the server does not know yet that a connection is gone, or of somebody else. Waiting for what they are")
+		end = own.Add(time.Second)
+	}
+	for b.info.NumWaiting > 0 && time.Now().Before(end) && ctx.Err() == nil {
+		sleep(ctx, 100*time.Millisecond)
+		if b.info, err = s.lookSoon(ctx, b); err != nil {
+			return apiError("look up consumer "+s.cfg.Durable, err)
+		}
+	}
+	return ctx.Err()
 }
 
 // lookForOthers waits until there is a sign of somebody else who works with the consumer. One who waits for his sink asks for nothing, but holds messages.
@@ -155,11 +248,16 @@ func (s *JetStream) lookForOthers(ctx context.Context, b *binding, most time.Dur
 
 // share notes that somebody else pulls from the consumer.
 func (s *JetStream) share() {
-	if time.Since(s.mark.now.Shared) > s.times.shared {
+	if !s.sharedLately() {
 		s.log.Info().Msg("somebody else pulls from the consumer, too: its messages are shared, and order is not kept between the two")
 	}
-	s.mark.now.Shared = now()
+	upTo := s.bound.info.Delivered.Stream
+	s.mark.now.Shared, s.mark.now.SharedTo = now(), max(s.mark.now.SharedTo, upTo)
+	s.ledger.doubt(upTo)
+	s.mark.save()
 }
+
+func (s *JetStream) sharedLately() bool { return time.Since(s.mark.now.Shared) <= s.times.shared }
 
 // now is the time as a position has it.
 func now() time.Time { return time.Now().UTC().Round(0) }
@@ -188,10 +286,11 @@ func (l *ledger) lastRunAck() string {
 	return l.runAck
 }
 
-// missing returns the sequences in a range that are neither held nor settled.
-func (l *ledger) missing(from, to uint64) (all []uint64) {
+// missing returns the sequences in a range that are neither held nor settled; not nil.
+func (l *ledger) missing(from, to uint64) []uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	all := []uint64{}
 	i, _ := l.find(from)
 	for n := from; n <= to; n++ {
 		for i < len(l.entries) && l.entries[i].sequence < n {
@@ -205,12 +304,13 @@ func (l *ledger) missing(from, to uint64) (all []uint64) {
 	return all
 }
 
-// heldIn returns how many of the sequences in a range are held.
+// heldIn returns how many of the sequences in a range are held, or wait to be acknowledged with others.
 func (l *ledger) heldIn(from, to uint64) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range l.entries {
-		if h.state == stateOpen && h.sequence >= from && h.sequence <= to {
+		pending := h.state == stateOpen || h.state == stateDone && l.ackAll
+		if pending && h.sequence >= from && h.sequence <= to {
 			n++
 		}
 	}

@@ -24,22 +24,31 @@ func (s *JetStream) rounds(ctx context.Context) {
 			return
 		}
 		if received {
-			failures = 0
+			failures, s.waiting = 0, time.Time{}
 		}
-		if e, ok := errors.AsType[*pinError](err); ok {
-			s.setPin(e.pin)
-			continue
-		}
-		if errors.Is(err, errCut) {
+		pinned, _ := errors.AsType[*pinError](err)
+		switch {
+		case pinned != nil:
+			s.setPin(pinned.pin)
+		case errors.Is(err, errCut), errors.Is(err, errLookAgain):
 			sleep(ctx, s.times.retryMin/2)
-			continue
-		}
-		s.trouble.set(err)
-		if failures++; failures > 1 { // the first time there may just be something to find out
-			sleep(ctx, s.pause(failures-1))
+		case errors.Is(err, errGhost):
+			s.unpin(ctx)
+		default:
+			s.trouble.set(err)
+			if failures++; failures > 1 { // the first time there may just be something to find out
+				sleep(ctx, s.pause(failures-1))
+			}
 		}
 	}
 }
+
+// Reasons to begin a new round that are nobody's trouble.
+var (
+	errCut       = errors.New("the connection was cut")
+	errLookAgain = errors.New("what is awaited does not come")
+	errGhost     = errors.New("a message went to a request of this relay whose connection is gone, which the server does not know")
+)
 
 // pause draws how long to wait after so many failures in a row.
 func (s *JetStream) pause(failures int) time.Duration {
@@ -88,11 +97,12 @@ func (s *JetStream) roundIn(ctx context.Context, epoch natsconn.Epoch) (received
 	}
 	defer p.close()
 	err = p.run(ctx, epoch.Done())
+	if p.asked.After(s.asked) {
+		s.asked = p.asked
+	}
 	s.doubtful = !p.received()
 	return p.received(), err
 }
-
-var errCut = errors.New("the connection was cut")
 
 // denied hears of errors of the connection: what the server does not permit comes this way alone.
 func (s *JetStream) denied(err error) {

@@ -42,9 +42,6 @@ func (p *pull) listen() error {
 	if p.wanted > 0 && time.Since(p.asked) > p.expires()+2*p.heartbeat() {
 		p.wanted, p.bytes = 0, 0 // whatever was asked for has expired
 	}
-	if l.awaited > 0 && !p.heard {
-		l.openUp() // what does not come now may not come at all
-	}
 	p.heard = false
 	if p.watch.silent >= mostSilent {
 		return &relay.Fault{Err: fmt.Errorf("no heartbeat of the consumer for %v", time.Duration(mostSilent)*p.heartbeat())}
@@ -101,7 +98,7 @@ func (p *pull) judge(info *jetstream.ConsumerInfo) error {
 	case info.Paused:
 		p.watch.stuck = 0
 		p.s.trouble.set(fmt.Errorf("the consumer is paused for another %v", info.PauseRemaining.Round(time.Second)))
-	case moved || p.passive() || info.NumPending == 0 || wanted == 0:
+	case moved || p.s.passive() || info.NumPending == 0 || wanted == 0:
 		p.watch.stuck = 0
 		p.s.trouble.set(nil)
 	case limit > 0 && info.NumAckPending >= limit:

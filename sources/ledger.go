@@ -47,10 +47,11 @@ type ledger struct {
 	newest  time.Time // when the stream stored the newest message ever delivered
 	window  window
 
-	queue      []*relay.Message // by sequence
-	queueBytes int
-	awaited    int // as many messages, up to the sequence latest, are to come before the queue is passed on
-	latest     uint64
+	queue      []*relay.Message // by sequence; those behind what is awaited stay in it
+	queueBytes int              // with those that are being passed on
+	passing    bool             // the pump passes on what next has returned
+	passedTo   uint64           // the highest sequence that was passed on
+	awaited    awaited
 
 	acks   []ack
 	runAck string // the last for a run of messages
@@ -92,6 +93,13 @@ func newLedger(ackAll bool, maxAckPending int, ackWait time.Duration) *ledger {
 
 // take enters a delivery, and queues the message unless it is known. m.Receipt is set by it. The lock is held.
 func (l *ledger) take(m *relay.Message, size int, reply string) {
+	l.awaited.deliver(m.Sequence)
+	l.place(m, size, reply)
+	signal(l.news)
+}
+
+// place finds out what the delivery is.
+func (l *ledger) place(m *relay.Message, size int, reply string) {
 	n := m.Sequence
 	if m.Time.After(l.newest) {
 		l.newest = m.Time
@@ -142,9 +150,11 @@ func (l *ledger) enter(i int, m *relay.Message, size int, reply string) {
 	l.enqueue(m, h)
 }
 
-// enqueue puts a message into the queue at its place, which nearly always is the end.
+// enqueue puts a message into the queue at its place, which nearly always is the end. One that comes too late for its place in the route is marked as such:
+// nobody may take it for one that the far side has, because that has later ones.
 func (l *ledger) enqueue(m *relay.Message, h *held) {
 	m.Receipt = h
+	m.Late = m.Sequence <= l.passedTo
 	i := len(l.queue)
 	for i > 0 && l.queue[i-1].Sequence > m.Sequence && l.queue[i-1].Receipt.(*held).stream == h.stream {
 		i--
@@ -155,27 +165,23 @@ func (l *ledger) enqueue(m *relay.Message, h *held) {
 		l.queue = slices.Insert(l.queue, i, m)
 	}
 	l.queueBytes += h.size
-	if l.awaited > 0 && m.Sequence <= l.latest {
-		l.awaited--
-	}
-	if l.awaited == 0 {
-		signal(l.news)
-	}
+	l.awaited.come(m.Sequence)
 }
 
-// await keeps the queue until n messages of sequences up to latest have come, so that they are passed on in order even if they come in disorder. 0 opens it.
-func (l *ledger) await(n int, latest uint64) {
+// await has the queue wait for what the consumer is to deliver again, instead of for what it has waited for before.
+func (l *ledger) await(a awaited) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.awaited, l.latest = n, latest; n == 0 {
-		l.openUp()
-	}
+	l.awaited = a
+	signal(l.news)
+	l.room()
 }
 
-// openUp has the queue passed on as it is. The lock is held.
-func (l *ledger) openUp() {
-	l.awaited = 0
-	signal(l.news)
+// doubt takes what has a sequence up to the given one to come late from now on: later messages may have been passed on before it.
+func (l *ledger) doubt(upTo uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passedTo = max(l.passedTo, upTo)
 }
 
 // again is a redelivery of what has an entry.
@@ -281,13 +287,13 @@ func (l *ledger) send(reply string, word []byte) {
 	}
 }
 
-// next waits for messages, and returns what the queue holds. It returns nil when ctx has ended.
+// next waits for messages, and returns those of the queue that need not wait. What it returned before has been passed on. It returns nil when ctx has ended.
 func (l *ledger) next(ctx context.Context, spare []*relay.Message) []*relay.Message {
 	for {
 		l.mu.Lock()
-		var batch []*relay.Message
-		if l.awaited == 0 && len(l.queue) > 0 && ctx.Err() == nil {
-			batch, l.queue = l.queue, spare[:0]
+		batch := l.takeReady(spare)
+		if l.passing = len(batch) > 0; !l.passing {
+			l.room() // what waits in the queue may take all the room there is
 		}
 		l.mu.Unlock()
 		switch {
@@ -301,6 +307,37 @@ func (l *ledger) next(ctx context.Context, spare []*relay.Message) []*relay.Mess
 		case <-ctx.Done():
 		}
 	}
+}
+
+// takeReady takes out of the queue what may be passed on. The lock is held.
+func (l *ledger) takeReady(spare []*relay.Message) (batch []*relay.Message) {
+	n := 0
+	for n < len(l.queue) && (l.awaited.none() || l.mayPass(l.queue[n])) {
+		n++
+	}
+	switch n {
+	case 0:
+		return nil
+	case len(l.queue):
+		batch, l.queue = l.queue, spare[:0]
+	default:
+		batch = append(spare[:0], l.queue[:n]...)
+		l.queue = slices.Delete(l.queue, 0, n)
+	}
+	if last := batch[n-1]; last.Receipt.(*held).stream == l.stream {
+		l.passedTo = max(l.passedTo, last.Sequence)
+	}
+	return batch
+}
+
+// mayPass reports whether a message of the queue is behind nothing that is awaited.
+func (l *ledger) mayPass(m *relay.Message) bool {
+	return l.awaited.before(m.Sequence) || m.Receipt.(*held).stream != l.stream
+}
+
+// blocked reports whether all of the queue waits for what is to come. The lock is held.
+func (l *ledger) blocked() bool {
+	return !l.passing && (len(l.queue) == 0 || !l.mayPass(l.queue[0]))
 }
 
 // passed notes that the route has taken messages of the batch that next returned, of so many bytes.
@@ -363,7 +400,8 @@ func (l *ledger) newStream(from uint64) {
 	l.runAck = ""
 	l.entries, l.open, l.done = nil, 0, 0
 	l.settled.all = nil
-	l.last, l.newest = 0, time.Time{}
+	l.last, l.newest, l.passedTo = 0, time.Time{}, 0
+	l.awaited = awaited{}
 }
 
 // giveBackRest returns everything that is still open to the consumer, in order.
@@ -379,6 +417,24 @@ func (l *ledger) giveBackRest() (n int) {
 	}
 	l.open = 0
 	return n
+}
+
+// giveBackWaiting returns what has not been passed on to the consumer, in order: another relay is to have it.
+func (l *ledger) giveBackWaiting() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.queue {
+		h := m.Receipt.(*held)
+		l.queueBytes -= h.size
+		if h.stream == l.stream {
+			l.open--
+			l.giveBack(h)
+		}
+	}
+	clear(l.queue)
+	l.queue = l.queue[:0]
+	l.awaited = awaited{}
+	l.room()
 }
 
 // signal leaves a token in a channel of capacity 1.

@@ -109,7 +109,7 @@ func deliver(l *ledger, sequences ...uint64) {
 // drain returns the sequences of what the route would get now.
 func drain(l *ledger) (sequences []uint64, held map[uint64]relay.Receipt) {
 	l.mu.Lock()
-	ready := l.awaited == 0 && len(l.queue) > 0
+	ready := len(l.queue) > 0 && l.mayPass(l.queue[0])
 	l.mu.Unlock()
 	if !ready {
 		return nil, nil
@@ -210,19 +210,99 @@ func TestLedgerAfterTheConsumerOrStreamIsGone(t *testing.T) {
 	expect(t, "3 of the old stream", nil, written(l))
 }
 
-// What is recalled is passed on in the order of the stream, whatever order it comes in.
+// What is recalled is passed on in the order of the stream, whatever order it comes in, and as soon as nothing before it is missing.
 func TestLedgerAwaitsWhatIsRecalled(t *testing.T) {
-	l := newLedger(false, 100, time.Minute)
-	deliver(l, 1)
-	drain(l)
-	l.await(3, 5)
-	deliver(l, 5, 2)
-	if got, _ := drain(l); got != nil {
-		t.Errorf("passed on too early: %d", got)
+	type step struct {
+		comes  uint64
+		passed []uint64
 	}
-	deliver(l, 6, 4)
-	if got, _ := drain(l); !slices.Equal(got, []uint64{2, 4, 5, 6}) {
-		t.Errorf("passed on: %d", got)
+	for name, tc := range map[string]struct {
+		awaited awaited
+		steps   []step
+	}{
+		"all that is asked for": {
+			awaited{left: 4, again: []uint64{2, 3, 4, 5}, last: 5},
+			[]step{{5, nil}, {2, []uint64{2}}, {4, nil}, {3, []uint64{3, 4, 5}}, {6, []uint64{6}}},
+		},
+		"some were not pending": {
+			awaited{left: 2, again: []uint64{2, 3, 4, 5}, last: 5},
+			[]step{{5, nil}, {3, []uint64{3, 5}}, {6, []uint64{6}}},
+		},
+		"fewer than it seemed": { // what is new comes last
+			awaited{left: 3, again: []uint64{2, 3, 4, 5}, last: 5},
+			[]step{{5, nil}, {3, nil}, {7, []uint64{3, 5, 7}}, {8, []uint64{8}}},
+		},
+		"which is not known": {
+			awaited{left: 3, last: 5},
+			[]step{{5, nil}, {2, nil}, {4, []uint64{2, 4, 5}}},
+		},
+		"the consumer has gone back": {
+			awaited{last: 2, until: 6},
+			[]step{{2, []uint64{2}}, {6, []uint64{6}}},
+		},
+		"and has to deliver again, too": {
+			awaited{left: 1, again: []uint64{2}, last: 3, until: 6},
+			[]step{{4, []uint64{4}}, {5, []uint64{5}}, {7, []uint64{7}}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLedger(false, 100, time.Minute)
+			deliver(l, 1)
+			drain(l)
+			l.await(tc.awaited)
+			for _, s := range tc.steps {
+				deliver(l, s.comes)
+				if got, _ := drain(l); !slices.Equal(got, s.passed) {
+					t.Fatalf("when %d has come, the route gets %d, want %d", s.comes, got, s.passed)
+				}
+			}
+		})
+	}
+}
+
+// What waits behind what a crashed server has forgotten to have delivered is passed on after that.
+func TestLedgerAwaitsWhatTheServerHasForgotten(t *testing.T) {
+	l := newLedger(false, 100, time.Minute)
+	deliver(l, 1, 2)
+	drain(l)
+	l.await(awaited{left: 1, again: []uint64{3}, last: 5})
+	deliver(l, 4, 5) // 3 was lost on its way
+	l.newConsumer()
+	l.await(awaited{last: 2, until: 5})
+	if got, _ := drain(l); got != nil {
+		t.Errorf("the route gets %d before 3", got)
+	}
+	deliver(l, 3)
+	if got, _ := drain(l); !slices.Equal(got, []uint64{3}) {
+		t.Errorf("the route gets %d, want 3", got)
+	}
+	deliver(l, 4, 5)
+	if got, _ := drain(l); !slices.Equal(got, []uint64{4, 5}) {
+		t.Errorf("the route gets %d, want 4 and 5", got)
+	}
+}
+
+// A message that comes behind later ones is marked, so that nobody takes it for one that went before them.
+func TestLedgerMarksWhatComesLate(t *testing.T) {
+	l := newLedger(false, 100, time.Minute)
+	late := func(sequences ...uint64) (all []uint64) {
+		deliver(l, sequences...)
+		for _, m := range l.next(context.Background(), nil) {
+			if m.Late {
+				all = append(all, m.Sequence)
+			}
+		}
+		return all
+	}
+	if got := late(1, 2, 5); got != nil {
+		t.Errorf("%d are in order", got)
+	}
+	if got := late(3, 6, 4); !slices.Equal(got, []uint64{3, 4}) {
+		t.Errorf("%d are late, want 3 and 4", got)
+	}
+	l.doubt(8)
+	if got := late(7, 9); !slices.Equal(got, []uint64{7}) {
+		t.Errorf("%d are late, want 7", got)
 	}
 }
 

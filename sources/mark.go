@@ -24,7 +24,9 @@ type position struct {
 	Newest time.Time `json:"newest,omitzero"` // when the stream stored the newest message that was ever delivered
 	Reused time.Time `json:"reused,omitzero"` // messages that were stored later may have sequences that others had before: see JetStream.id; zero: none have
 
-	Shared time.Time `json:"shared,omitzero"` // when somebody else last pulled from the consumer, as far as it was seen
+	// When somebody else last pulled from the consumer, as far as it was seen, and the highest sequence that may have been delivered out of order by that.
+	Shared   time.Time `json:"shared,omitzero"`
+	SharedTo uint64    `json:"shared_to,omitempty"`
 }
 
 // A mark keeps a position in a file: one line of JSON, and one with its CRC32C in hexadecimal.
