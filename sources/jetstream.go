@@ -20,7 +20,8 @@ import (
 // JetStream is a source of one stream: a durable pull consumer.
 //
 // Run works in rounds (jetstream_round.go): each looks the consumer up (jetstream_bind.go), asks it for what it has handed out to somebody who is
-// gone (jetstream_recall.go), and pulls (jetstream_pull.go) until something happens to the connection, the consumer or the stream. Three goroutines live beside the round:
+// gone (jetstream_recall.go), unless others work with it (jetstream_alone.go, jetstream_standby.go), and pulls (jetstream_pull.go) until something happens to the connection, the
+// consumer or the stream. Three goroutines live beside the round:
 //
 //	nats.go's callback ─► ledger ─► pump ─► accept
 //	                        ▲                  │ … the route settles the receipt

@@ -322,21 +322,16 @@ func (s *JetStream) note(info *jetstream.ConsumerInfo) {
 	s.noteSeen()
 }
 
-// noteShared remembers up to where messages may be out of order, and forgets it when they are all acknowledged.
-func (s *JetStream) noteShared(info *jetstream.ConsumerInfo) {
-	switch at := &s.mark.now; {
-	case at.Shared.IsZero():
-	case s.sharedLately():
-		at.SharedTo = max(at.SharedTo, info.Delivered.Stream)
-	case info.AckFloor.Stream >= at.SharedTo:
-		at.Shared, at.SharedTo = time.Time{}, 0
-	}
-}
-
 // noteSeen remembers what has been delivered.
 func (s *JetStream) noteSeen() {
 	s.mark.now.Last, s.mark.now.Newest = s.ledger.seen()
 	if since := s.reused.Load(); since != 0 { // read last, so that nothing that is seen of new messages is stored without it
 		s.mark.now.Reused = time.Unix(0, since).UTC()
 	}
+}
+
+func (s *JetStream) lookSoon(ctx context.Context, b *binding) (*jetstream.ConsumerInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.times.request)
+	defer cancel()
+	return s.look(ctx, b)
 }

@@ -172,24 +172,6 @@ func (p *pull) receive(m *nats.Msg) {
 	}
 }
 
-// headerPin is how the server tells the active one of a standby group that it is.
-const headerPin = "Nats-Pin-Id"
-
-// takePin takes out of the headers what the server has added to them: the last value. Any before it was published with the message.
-func takePin(h nats.Header) string {
-	values := h[headerPin]
-	switch n := len(values); n {
-	case 0:
-		return ""
-	case 1:
-		delete(h, headerPin)
-		return values[0]
-	default:
-		h[headerPin] = values[:n-1]
-		return values[n-1]
-	}
-}
-
 // inTurn reports whether the message is the one that must come now, and else ends the pull: the next round asks for what is missing. The lock is held.
 func (p *pull) inTurn(at place, pin string) bool {
 	expected := p.expected
@@ -259,16 +241,6 @@ func (p *pull) status(m *nats.Msg) {
 func number(s string) int {
 	n, _ := strconv.Atoi(s) // 0 if there is none
 	return n
-}
-
-// A pinError says that this relay has become the active one of its group, with this id, or has ceased to be it.
-type pinError struct{ pin string }
-
-func (e *pinError) Error() string {
-	if e.pin == "" {
-		return "another relay of the standby group is the active one"
-	}
-	return "this relay is the active one of its standby group"
 }
 
 // room returns how many messages, and bytes, may be asked for besides what is under way or held. The lock is held.
@@ -404,15 +376,4 @@ func (p *pull) nextAwaited() pullRequest {
 	}
 	p.wanted = r.Batch
 	return r
-}
-
-const pinRequest = "pin"
-
-// keepPin keeps the active relay of a standby group active while it asks for nothing, because its sink is slow or away: a request that no message
-// satisfies counts as a sign of life.
-func (p *pull) keepPin() error {
-	if p.pin == "" || time.Since(p.asked) < p.s.times.pinned/4 {
-		return nil
-	}
-	return p.send(pinRequest, pullRequest{Batch: 1, MaxBytes: 1, NoWait: true})
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // mostRecalled is how long a piece of a stream may be for recall to ask for its messages one by one; each costs a message of 60 bytes.
@@ -148,124 +146,6 @@ func (s *JetStream) acknowledgeAgain(b *binding, from, to uint64, subject func(u
 		}
 	}
 	return nil
-}
-
-// stillActive finds out whether this relay has lost its place in the standby group while it was not connected.
-func (s *JetStream) stillActive(b *binding) {
-	for _, group := range b.info.PriorityGroups {
-		if group.Group == s.cfg.Standby && s.pin != "" && group.PinnedClientID != s.pin {
-			s.setPin("")
-		}
-	}
-}
-
-// passive reports whether another relay of the standby group is the active one, or none is yet.
-func (s *JetStream) passive() bool { return s.cfg.Standby != "" && s.pin == "" }
-
-// unpin has the server choose anew who is active. Requests of this relay that are still under way have the old pin, and get nothing more.
-func (s *JetStream) unpin(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, s.times.request)
-	defer cancel()
-	if err := s.bound.stream.UnpinConsumer(ctx, s.cfg.Durable, s.cfg.Standby); err != nil {
-		s.log.Warn().Err(err).Str("group", s.cfg.Standby).Msg("messages go to a connection of this relay that is gone, and the server cannot be asked to choose anew who is active: trying again")
-		return
-	}
-	s.log.Info().Str("group", s.cfg.Standby).Msg("messages went to a connection of this relay that is gone: asked the server to choose anew who is active")
-	s.pin = ""
-}
-
-// setPin makes this relay the active one of its group, or not any more.
-func (s *JetStream) setPin(pin string) {
-	s.pin = pin
-	if pin != "" {
-		s.log.Info().Str("group", s.cfg.Standby).Msg("this relay is the active one of its standby group now")
-	} else {
-		s.log.Warn().Str("group", s.cfg.Standby).Msg("another relay of the standby group is the active one now")
-	}
-}
-
-// alone reports whether nobody else pulls from the consumer.
-func (s *JetStream) alone(ctx context.Context, b *binding) (alone bool, err error) {
-	if s.cfg.Standby != "" {
-		return true, nil
-	}
-	if err := s.outliveRequests(ctx, b); err != nil {
-		return false, err
-	}
-	switch {
-	case b.info.NumWaiting > 0:
-		s.share()
-		return s.cfg.AckPolicy == "all", nil
-	case s.cfg.AckPolicy == "all" || b.info.NumAckPending == 0:
-		return true, nil
-	case s.sharedLately():
-		if s.ordered { // what nobody holds any more comes first when its ack_wait is over
-			_, err = s.lookForOthers(ctx, b, b.ackWait()+time.Second)
-		}
-		return false, err
-	case b.joined:
-		seen, err := s.lookForOthers(ctx, b, s.times.joining)
-		return !seen, err
-	}
-	return true, nil
-}
-
-// outliveRequests waits until nobody asks the consumer for messages. This relay's own requests of an earlier round linger for a moment; but where a connection has
-// ended without the server's knowing, as it does when a NAT forgets it, they live until they expire, and the server delivers into the void until then.
-func (s *JetStream) outliveRequests(ctx context.Context, b *binding) (err error) {
-	end := time.Now().Add(500 * time.Millisecond)
-	if own := s.asked.Add(s.times.expires); own.After(end) && s.ordered && !b.joined && !s.sharedLately() && b.info.NumWaiting > 0 {
-		s.log.Info().Dur("most", time.Until(own)).Int("requests", b.info.NumWaiting).
-			Msg("the consumer has requests: of this relay, if the server does not know yet that a connection is gone, or of somebody else. Waiting for what they are")
-		end = own.Add(time.Second)
-	}
-	for b.info.NumWaiting > 0 && time.Now().Before(end) && ctx.Err() == nil {
-		sleep(ctx, 100*time.Millisecond)
-		if b.info, err = s.lookSoon(ctx, b); err != nil {
-			return apiError("look up consumer "+s.cfg.Durable, err)
-		}
-	}
-	return ctx.Err()
-}
-
-// lookForOthers waits until there is a sign of somebody else who works with the consumer. One who waits for his sink asks for nothing, but holds messages.
-func (s *JetStream) lookForOthers(ctx context.Context, b *binding, most time.Duration) (seen bool, err error) {
-	s.log.Info().Dur("most", most).Int("pending", b.info.NumAckPending).Msg("somebody else may hold messages of the consumer: waiting for a sign of it")
-	before := b.info
-	for end := time.Now().Add(most); time.Now().Before(end) && b.info.NumAckPending > 0; {
-		sleep(ctx, 100*time.Millisecond)
-		if b.info, err = s.lookSoon(ctx, b); err != nil {
-			return false, apiError("look up consumer "+s.cfg.Durable, err)
-		}
-		acknowledged := b.joined && b.info.NumAckPending < before.NumAckPending // who has just come holds nothing of it
-		if b.info.NumWaiting > 0 || b.info.Delivered.Consumer != before.Delivered.Consumer || acknowledged {
-			s.share()
-			return true, nil
-		}
-	}
-	return false, ctx.Err()
-}
-
-// share notes that somebody else pulls from the consumer.
-func (s *JetStream) share() {
-	if !s.sharedLately() {
-		s.log.Info().Msg("somebody else pulls from the consumer, too: its messages are shared, and order is not kept between the two")
-	}
-	upTo := s.bound.info.Delivered.Stream
-	s.mark.now.Shared, s.mark.now.SharedTo = now(), max(s.mark.now.SharedTo, upTo)
-	s.ledger.doubt(upTo)
-	s.mark.save()
-}
-
-func (s *JetStream) sharedLately() bool { return time.Since(s.mark.now.Shared) <= s.times.shared }
-
-// now is the time as a position has it.
-func now() time.Time { return time.Now().UTC().Round(0) }
-
-func (s *JetStream) lookSoon(ctx context.Context, b *binding) (*jetstream.ConsumerInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.times.request)
-	defer cancel()
-	return s.look(ctx, b)
 }
 
 // outwait waits until the server delivers by itself what is pending, before anything newer. What this relay holds is extended meanwhile.
