@@ -29,14 +29,21 @@ type link struct {
 // stream, in the API's terms; subjects and name come by themselves.
 func newLink(t *testing.T, n int, settings, buffer, sink string) *link {
 	t.Helper()
+	l := startLink(t, settings)
+	publishNumbers(t, l.from, 1, n)
+	l.relay = newStreamSink(t, "nats://"+l.near.Addr(), []string{"nats://" + l.far.Addr()}, fromStream+"\nack_wait = \"5s\"",
+		"ordering = \"strict\"\n[route.link.buffer]\n"+buffer, sink)
+	return l
+}
+
+// startLink starts all of a link but the relay. The streams are empty.
+func startLink(t *testing.T, settings string) *link {
+	t.Helper()
 	l := &link{t: t, source: natstest.StartProcess(t, natstest.JetStream(t)), target: natstest.StartProcess(t, natstest.JetStream(t))}
 	l.near, l.far = tcpproxy.Start(t, l.source.Addr()), tcpproxy.Start(t, l.target.Addr())
 	l.from, l.to = l.source.Client(), l.target.Client()
 	makeStream(t, l.from, "SOURCE", "")
 	makeStream(t, l.to, "TARGET", settings)
-	publishNumbers(t, l.from, 1, n)
-	l.relay = newStreamSink(t, "nats://"+l.near.Addr(), []string{"nats://" + l.far.Addr()}, fromStream+"\nack_wait = \"5s\"",
-		"ordering = \"strict\"\n[route.link.buffer]\n"+buffer, sink)
 	return l
 }
 
@@ -169,16 +176,28 @@ func checkEachOnce(t *testing.T, got []int, n int) {
 // awaitAcked waits until the source's consumer has nothing left.
 func (l *link) awaitAcked() {
 	l.t.Helper()
+	within(l.t, 60*time.Second, l.acked, "everything is acknowledged at the source")
+}
+
+// acked reports whether the source's consumer has nothing left.
+func (l *link) acked() bool {
+	c := l.consumer()
+	return c != nil && c.NumPending == 0 && c.NumAckPending == 0
+}
+
+// consumer returns the state of the source's consumer, nil if there is none or nobody answers.
+func (l *link) consumer() *jetstream.ConsumerInfo {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
 	js, err := jetstream.New(l.from)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	within(l.t, 60*time.Second, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		c, err := js.Consumer(ctx, "SOURCE", "natsrelay-link")
-		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
-	}, "everything is acknowledged at the source")
+	c, err := js.Consumer(ctx, "SOURCE", "natsrelay-link")
+	if err != nil {
+		return nil
+	}
+	return c.CachedInfo()
 }
 
 func decodeJSON(t *testing.T, data []byte, to any) {
