@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
 
 // A stormPlan is all that is left to chance in a storm. It follows from the seed alone, so that a storm that has shown something can be made again. What
@@ -135,19 +137,32 @@ type stormEvent struct {
 	do   func(*storm)
 }
 
-// A stormVictim is one of the participants, and what may happen to it: it goes, for a while, and comes back.
+// A stormVictim is one of the participants, and what may happen to it.
 type stormVictim struct {
-	name       string
+	name  string
+	line  bool
+	fates []stormFate
+}
+
+// A stormFate takes a participant away, for a while, and brings it back.
+type stormFate struct {
 	goes, back string
 	away, home func(*storm)
 }
 
 var stormVictims = []stormVictim{
-	{"relay", "killed", "starts", (*storm).killRelay, func(s *storm) { s.relay.start() }},
-	{"source", "killed", "starts", func(s *storm) { s.link.source.Kill() }, func(s *storm) { s.link.source.Start() }},
-	{"target", "killed", "starts", func(s *storm) { s.link.target.Kill() }, func(s *storm) { s.link.target.Start() }},
-	{"near", "stalls", "is cut", func(s *storm) { s.near.Stall() }, func(s *storm) { s.near.Cut(); s.near.Resume() }},
-	{"far", "stalls", "is cut", func(s *storm) { s.far.Stall() }, func(s *storm) { s.far.Cut(); s.far.Resume() }},
+	{"relay", false, []stormFate{{"killed", "starts", (*storm).killRelay, func(s *storm) { s.relay.start() }}}},
+	{"source", false, []stormFate{{"killed", "starts", func(s *storm) { s.link.source.Kill() }, func(s *storm) { s.link.source.Start() }}}},
+	{"target", false, []stormFate{{"killed", "starts", func(s *storm) { s.link.target.Kill() }, func(s *storm) { s.link.target.Start() }}}},
+	{"near", true, fatesOfLine(func(s *storm) *tcpproxy.Proxy { return s.near })},
+	{"far", true, fatesOfLine(func(s *storm) *tcpproxy.Proxy { return s.far })},
+}
+
+// fatesOfLine are a line's: it stands still before it is cut, or the server does not notice that it is, until later.
+func fatesOfLine(line func(*storm) *tcpproxy.Proxy) []stormFate {
+	cut := func(s *storm) { line(s).Cut(); line(s).Resume() }
+	stalls := stormFate{"stalls", "is cut", func(s *storm) { line(s).Stall() }, cut}
+	return []stormFate{stalls, stalls, {"half-open", "is cut", func(s *storm) { line(s).HalfOpen() }, cut}}
 }
 
 // drawEvents draws what happens to each of the participants by itself. It happens to several at a time: each has its own pace, or is spared.
@@ -166,7 +181,8 @@ func (p *stormPlan) drawFates(r *rand.Rand) (sourceAway [][2]time.Duration) {
 		}
 		for at := rand64(r, 2*pace); at < p.length; at += rand64(r, 2*pace) + time.Millisecond {
 			back := at + p.drawAway(r, v)
-			p.events = append(p.events, stormEvent{at, v.name + " " + v.goes, v.away}, stormEvent{back, v.name + " " + v.back, v.home})
+			f := pick(r, v.fates...)
+			p.events = append(p.events, stormEvent{at, v.name + " " + f.goes, f.away}, stormEvent{back, v.name + " " + f.back, f.home})
 			if v.name == "source" {
 				sourceAway = append(sourceAway, [2]time.Duration{at, back})
 			}
@@ -176,11 +192,10 @@ func (p *stormPlan) drawFates(r *rand.Rand) (sourceAway [][2]time.Duration) {
 	return sourceAway
 }
 
-// drawAway draws for how long a participant is away. A line that is cut without having stalled is not away at all.
+// drawAway draws for how long a participant is away. A line that is just cut is not away at all.
 func (p *stormPlan) drawAway(r *rand.Rand, v stormVictim) time.Duration {
-	line := v.name == "near" || v.name == "far"
 	switch x := r.IntN(10); {
-	case line && x < 5:
+	case v.line && x < 5:
 		return 0
 	case x < 5:
 		return rand64(r, 50*time.Millisecond)
