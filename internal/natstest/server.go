@@ -157,11 +157,12 @@ func FreePort(t testing.TB) int {
 		if err != nil {
 			continue
 		}
-		l, err := net.Listen("tcp", addr(port))
+		// Not by listening: a process that is started meanwhile has the listener, too, until it is another program, and then the port is in use.
+		c, err := net.Dial("tcp", addr(port))
 		if err == nil {
-			l.Close()
+			c.Close()
 		}
-		if _, again := taken.LoadOrStore(port, true); err == nil && !again {
+		if _, again := taken.LoadOrStore(port, true); err != nil && !again {
 			t.Cleanup(func() { mark.Close() })
 			return port
 		}
