@@ -61,6 +61,7 @@ type JetStreamOptions struct {
 	Ordering relay.Ordering
 	RetryMax time.Duration // the longest pause between attempts
 	Standby  string        // the durable that others share with it, one of which may deliver in this one's stead; "": there are none
+	Pin      func() string // with Standby: "" while this relay is not surely the active one, else what does not change for as long as it is
 	Via      string        // the route's entry in relay.HeaderVia
 	Domain   string        // JetStream domain of the source, "" if it has none
 	Log      zerolog.Logger
@@ -144,6 +145,9 @@ func (s *JetStream) deliver(ctx context.Context, batch *relay.Batch) error {
 // publish sends the batch in the way that fits the stream.
 func (l *jsLane) publish(a *attempt, stream *streamState) error {
 	for a.unsettled() {
+		if err := l.sink.mayPublish(a); err != nil {
+			return err
+		}
 		err := l.publishNext(a, stream)
 		if errors.Is(err, errFastNotOn) {
 			stream.fast.Store(false)

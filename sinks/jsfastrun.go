@@ -61,7 +61,7 @@ func (l *jsLane) more(a *attempt) bool {
 	}
 	from := a.upTo
 	l.sink.admit(a)
-	return a.upTo > from
+	return a.upTo > from && l.sink.mayPublish(a) == nil // else the run ends, and then the attempt
 }
 
 // sendFast publishes the messages in l.places.

@@ -65,12 +65,8 @@ type resumption struct {
 	seen    uint64    // the stream's messages up to here have been looked at, or are our own
 	last    origin    // the newest of this route up to there; zero: none
 	sent    origin    // as which the last message was sent
-	idle    time.Time // since when nothing is delivered
+	pin     string    // by which this relay was the active one of its standby group when the stream was looked at; "": it was not, or there is none
 }
-
-// standbyIdle: relays that stand by for each other take over from each other when a lease has run out, which takes longer than this. Who
-// has not delivered for so long may have been stood in for.
-const standbyIdle = time.Second
 
 // origin returns where a message comes from; zero for one that is from no stream, or is behind others of its stream that the target may have got
 // before it, as a dead letter is that was put back into its route, or what the source got out of order: what the target holds says nothing of that.
@@ -119,12 +115,12 @@ func (r *resumption) noteStored(o origin, seq uint64) {
 // never got an acknowledgement. Where a batch begins to repeat itself it is parted, and what repeats is looked at once the first part is stored.
 func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) error {
 	r := s.resume
-	defer func() { r.idle = time.Now() }()
-	stoodIn := s.opts.Standby != "" && time.Since(r.idle) > standbyIdle
-	if from := s.comesFrom(a); s.unsure() || stoodIn || from != r.stream {
+	pin := s.activePin(a.ctx)
+	if from := s.comesFrom(a); s.unsure() || pin != r.pin || from != r.stream {
 		if err := s.catchUp(a.ctx, a.epoch, from, a.Messages[0].Time); err != nil {
 			return fmt.Errorf("look up what stream %q holds of this route: %w", s.js.Stream, err)
 		}
+		r.pin = pin
 	}
 	for a.upTo < len(a.Messages) {
 		s.admit(a)
@@ -132,6 +128,40 @@ func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) erro
 			return err
 		}
 		a.newest = origin{}
+	}
+	return nil
+}
+
+// pinPatience is how long a relay may take to be sure that it is the active one: one that has become it waits for 4 s, until the one before knows.
+const pinPatience = 5 * time.Second
+
+// activePin waits until this relay is the active one of its standby group, for a while, and returns by what; "": it is not, or there is none.
+func (s *JetStream) activePin(ctx context.Context) string {
+	if s.opts.Standby == "" {
+		return ""
+	}
+	for end := time.Now().Add(pinPatience); ; {
+		if pin := s.opts.Pin(); pin != "" || time.Now().After(end) || ctx.Err() != nil {
+			return pin
+		}
+		select {
+		case <-time.After(pinPatience / 100):
+		case <-ctx.Done():
+		}
+	}
+}
+
+var errStandby = errors.New("this relay is not surely the active one of its standby group, and the target does not hold the messages yet: the active one delivers them, too")
+
+// mayPublish returns an error if another relay of the standby group may be publishing the messages: then two would be at it at a time.
+func (s *JetStream) mayPublish(a *attempt) error {
+	if s.resume == nil || s.opts.Standby == "" || s.resume.pin != "" && s.opts.Pin() == s.resume.pin {
+		return nil
+	}
+	for i, m := range a.Messages[:a.upTo] {
+		if a.Outcomes[i].Status == relay.Unconfirmed && s.origin(m).stream != "" {
+			return errStandby
+		}
 	}
 	return nil
 }

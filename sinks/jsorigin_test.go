@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -285,26 +286,55 @@ func TestExactlyOnceOfWhatIsPutBack(t *testing.T) {
 	}
 }
 
-// Another relay, of another name, stands in for this one, and this one comes back: what the other has delivered is not delivered again.
+// Another relay, of another name, stands in for this one, and this one comes back: what the other has delivered is not delivered again. Whoever is not the active
+// one delivers nothing, but learns what the other has delivered of what it holds.
 func TestExactlyOnceStandby(t *testing.T) {
-	srv := natstest.Start(t, natstest.JetStream(t), nil)
-	nc := srv.Client()
-	createForgetful(t, nc, "")
-	newOne := func(via string) (_ *JetStream, numbered func(from, n int) []*relay.Message) {
-		s := newJetStream(t, natstest.Config(srv.URL()), func(c *config.NATSSink, o *JetStreamOptions) {
-			exactlyOnce("fast")(c, o)
-			o.Standby, o.Via = "natsrelay-orders", via
+	for _, way := range []string{"fast", "chained"} {
+		t.Run(way, func(t *testing.T) {
+			srv := natstest.Start(t, natstest.JetStream(t), nil)
+			nc := srv.Client()
+			createForgetful(t, nc, "")
+			active, pin := "", 0
+			newOne := func(via string) (s *JetStream, numbered func(from, n int) []*relay.Message, activate func()) {
+				s = newJetStream(t, natstest.Config(srv.URL()), func(c *config.NATSSink, o *JetStreamOptions) {
+					exactlyOnce(way)(c, o)
+					o.Standby, o.Via = "natsrelay-orders", via
+					o.Pin = func() string {
+						if active != via {
+							return ""
+						}
+						return strconv.Itoa(pin)
+					}
+				})
+				numbered = func(from, n int) []*relay.Message { return numberedVia(via, from, n) }
+				return s, numbered, func() { active, pin = via, pin+1 }
+			}
+			a, fromA, activateA := newOne("vm-17/orders")
+			b, fromB, activateB := newOne("vm-18/orders")
+			activateA()
+			deliverAll(t, a, fromA(0, 100))
+			time.Sleep(forgotten)
+			activateB()
+			deliverAll(t, b, fromB(50, 100)) // a's acknowledgements upstream were lost
+			out, err := deliver(a, fromA(100, 60)...)
+			if !errors.Is(err, errStandby) {
+				t.Errorf("error %v", err)
+			}
+			for i, o := range out {
+				if got, want := o.Status == relay.Delivered, i < 50; got != want {
+					t.Errorf("message %d: delivered %v, want %v", 100+i, got, want)
+				}
+			}
+			late := fromA(1000, 1)
+			late[0].Late = true // nobody else has it
+			deliverAll(t, a, late)
+			time.Sleep(forgotten)
+			activateA()
+			deliverAll(t, a, fromA(120, 100)) // and b's were, too
+			got := ourNumbers(t, nc)
+			checkInOrder(t, slices.DeleteFunc(got, func(n int) bool { return n == 1000 }), 220)
 		})
-		return s, func(from, n int) []*relay.Message { return numberedVia(via, from, n) }
 	}
-	a, fromA := newOne("vm-17/orders")
-	b, fromB := newOne("vm-18/orders")
-	deliverAll(t, a, fromA(0, 100))
-	time.Sleep(standbyIdle + forgotten)
-	deliverAll(t, b, fromB(50, 100)) // a's acknowledgements upstream were lost
-	time.Sleep(standbyIdle + forgotten)
-	deliverAll(t, a, fromA(120, 100)) // and so were b's
-	checkInOrder(t, ourNumbers(t, nc), 220)
 }
 
 // A lookup that fails is an attempt that has failed, not a licence to send.

@@ -47,10 +47,12 @@ type JetStream struct {
 	mark     *mark
 	bound    *binding
 	pin      string    // id of this relay in the standby group while it is the active one
+	pinSince time.Time // when it became that, or ceased to be it
 	asked    time.Time // when requests were last sent that may still be under way
 	waiting  time.Time // since when what is awaited has been asked for in vain; zero: it is not
 	doubtful bool      // the last pull has brought nothing, not even a heartbeat: looking the consumer up may not be all that it takes
 
+	lease   atomic.Pointer[lease] // while this relay is the active one of its standby group
 	trouble trouble
 	pending atomic.Int64 // messages of the consumer that nobody has been given yet; -1: unknown
 	strange atomic.Uint64

@@ -39,13 +39,17 @@ type pull struct {
 	expected uint64 // number of the next delivery; 0: unknown
 	count    uint64 // of messages
 	heard    bool   // something has come since the last heartbeat was due
+
+	pinSince    time.Time // when this relay became the active one
+	pinAsked    time.Time // when keepPin last sent a request
+	pinRequests int       // of keepPin
 }
 
 // newPull subscribes.
 func newPull(s *JetStream, b *binding, alone bool) (*pull, error) {
 	p := &pull{
 		s: s, b: b, alone: alone, inbox: b.nc.NewInbox() + ".", ended: make(chan error, 1), wake: make(chan struct{}, 1),
-		api: s.conn.APISubject("CONSUMER.MSG.NEXT." + s.cfg.Stream + "." + s.cfg.Durable), pin: s.pin,
+		api: s.conn.APISubject("CONSUMER.MSG.NEXT." + s.cfg.Stream + "." + s.cfg.Durable), pin: s.pin, pinSince: s.pinSince,
 	}
 	if p.pin != "" || alone && s.cfg.AckPolicy == "all" { // so that one is missed that is lost before the first that arrives
 		p.expected = b.info.Delivered.Consumer + 1
@@ -96,10 +100,12 @@ func (p *pull) run(ctx context.Context, cut <-chan struct{}) error {
 	defer beat.Stop()
 	looks := time.NewTicker(p.s.times.look)
 	defer looks.Stop()
+	pins := time.NewTicker(p.pinLasts() / 4)
+	defer pins.Stop()
 	seen := make(chan sight, 1)
 	looking := false
 	for {
-		if err := p.ask(); err != nil {
+		if err := errors.Join(p.keepPin(), p.ask()); err != nil {
 			return errCut
 		}
 		select {
@@ -110,6 +116,7 @@ func (p *pull) run(ctx context.Context, cut <-chan struct{}) error {
 		case err := <-p.ended:
 			return err
 		case <-p.wake:
+		case <-pins.C:
 		case <-beat.C:
 			if err := p.listen(); err != nil {
 				return err
@@ -214,8 +221,11 @@ func (p *pull) status(m *nats.Msg) {
 	}
 	p.heard = true
 	code, text := m.Header.Get("Status"), m.Header.Get("Description")
-	if m.Subject == p.inbox+pinRequest && code != "423" {
-		return // it was there to be heard, and for nothing else
+	if id := strings.TrimPrefix(m.Subject, p.inbox); strings.HasPrefix(id, pinRequest) && code != "423" {
+		if code == "404" || code == "408" || code == "409" && m.Header.Get("Nats-Pending-Messages") != "" { // the consumer has looked at it
+			p.holdPin(id)
+		}
+		return
 	}
 	switch {
 	case code == "100":
@@ -295,8 +305,9 @@ type pullRequest struct {
 func (p *pull) ask() error {
 	r, ok := p.next()
 	if !ok {
-		return p.keepPin()
+		return nil
 	}
+	p.asked = time.Now()
 	p.request++
 	return p.send(strconv.FormatUint(p.request, 10), r)
 }
@@ -307,7 +318,6 @@ func (p *pull) send(id string, r pullRequest) error {
 	if err != nil {
 		return err
 	}
-	p.asked = time.Now()
 	return p.b.nc.PublishRequest(p.api, p.inbox+id, data)
 }
 

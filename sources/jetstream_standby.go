@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,7 +34,7 @@ func (s *JetStream) unpin(ctx context.Context) {
 
 // setPin makes this relay the active one of its group, or not any more.
 func (s *JetStream) setPin(pin string) {
-	s.pin = pin
+	s.pin, s.pinSince = pin, time.Now()
 	if pin != "" {
 		s.log.Info().Str("group", s.cfg.Standby).Msg("this relay is the active one of its standby group now")
 	} else {
@@ -69,14 +70,55 @@ func (e *pinError) Error() string {
 	return "this relay is the active one of its standby group"
 }
 
-// pinRequest is the id of the requests of keepPin.
+// A lease is the time for which a relay may take itself to be the only active one. The server keeps its word until it ends; and when it begins, whoever was active
+// before has found out that he is not: it asks every quarter of the time for which the server gives its word.
+type lease struct {
+	pin          string
+	begins, ends time.Time
+}
+
+// Pin returns what this relay is the active one of its standby group by, another value each time that it becomes it; "": it is not, or cannot be sure of
+// it. For as long as the value is the same, no other has been active. It may be called at any time.
+func (s *JetStream) Pin() string {
+	now := time.Now()
+	if l := s.lease.Load(); l != nil && now.After(l.begins) && now.Before(l.ends) {
+		return l.pin
+	}
+	return ""
+}
+
+// pinRequest is what the ids of keepPin's requests begin with.
 const pinRequest = "pin"
 
 // keepPin keeps the active relay of a standby group active while it asks for nothing, because its sink is slow or away: a request that no message
-// satisfies counts as a sign of life.
+// satisfies counts as a sign of life. By the answer the relay knows that it has still been the active one when it sent that.
 func (p *pull) keepPin() error {
-	if p.pin == "" || time.Since(p.asked) < p.s.times.pinned/4 {
+	if p.pin == "" || time.Since(p.pinAsked) < p.pinLasts()/4 {
 		return nil
 	}
-	return p.send(pinRequest, pullRequest{Batch: 1, MaxBytes: 1, NoWait: true})
+	l := p.s.ledger
+	l.mu.Lock()
+	p.pinAsked = time.Now()
+	p.pinRequests++
+	id := p.pinRequest()
+	l.mu.Unlock()
+	return p.send(id, pullRequest{Batch: 1, MaxBytes: 1, NoWait: true})
+}
+
+// pinLasts returns how long the server waits for a sign of the active relay.
+func (p *pull) pinLasts() time.Duration {
+	if limit := p.b.info.Config.PinnedTTL; limit > 0 {
+		return min(limit, p.s.times.pinned)
+	}
+	return p.s.times.pinned
+}
+
+// pinRequest returns the id of the last request of keepPin.
+func (p *pull) pinRequest() string { return pinRequest + strconv.Itoa(p.pinRequests) }
+
+// holdPin notes that the server has answered a request of keepPin. The lock is held.
+func (p *pull) holdPin(id string) {
+	if id == p.pinRequest() { // of an older one the time is not known any more
+		p.s.lease.Store(&lease{pin: p.pin, begins: p.pinSince.Add(p.pinLasts() / 3), ends: p.pinAsked.Add(p.pinLasts())})
+	}
 }

@@ -112,3 +112,43 @@ func TestJetStreamStandbyHalfOpen(t *testing.T) {
 		}
 	}
 }
+
+// Who is the active one knows it for as long as the server keeps its word, and no longer: there are never two of them.
+func TestJetStreamStandbyPin(t *testing.T) {
+	t.Parallel()
+	srv, stream := startStream(t)
+	cfg := jsConfig()
+	cfg.Standby = "g"
+	door := tcpproxy.Start(t, srv.Addr())
+	prepare := func(url string) *jsHarness {
+		h := prepareJS(t, cfg, t.TempDir(), url)
+		h.src.times.pinned = 8 * time.Second
+		return h
+	}
+	one, two := prepare("nats://"+door.Addr()), prepare(srv.URL())
+	second := func() string {
+		pin := two.src.Pin() // asked first: what is active then must not be so beside another one
+		if first := one.src.Pin(); first != "" && pin != "" {
+			t.Fatalf("both are active: %q and %q", first, pin)
+		}
+		return pin
+	}
+	one.run()
+	stream.publish(10)
+	one.await(1, 10)
+	natstest.Eventually(t, "the first one is active", func() bool { return one.src.Pin() != "" })
+	pin := one.src.Pin()
+	two.run()
+	natstest.Eventually(t, "the other one waits", func() bool { return stream.waiting() >= 2 })
+	for end := time.Now().Add(9 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // longer than the pin lasts by itself
+		second()
+	}
+	natstest.Eventually(t, "the first one still is", func() bool { return one.src.Pin() == pin })
+	door.Stall()
+	stream.publish(10)
+	natstest.Eventually(t, "the other one takes over", func() bool { return second() != "" })
+	door.Cut()
+	door.Resume()
+	two.await(11, 10)
+	stream.awaitAcked()
+}

@@ -114,6 +114,8 @@ func (l *ledger) giveBackWaiting() {
 			l.giveBack(h)
 		}
 	}
+	// If the other one delivers them, they never come again, and nothing may wait for them.
+	l.entries = slices.DeleteFunc(l.entries, func(h *held) bool { return h.state == stateReturned })
 	clear(l.queue)
 	l.queue = l.queue[:0]
 	l.awaited = awaited{}

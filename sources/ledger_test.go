@@ -306,6 +306,27 @@ func TestLedgerMarksWhatComesLate(t *testing.T) {
 	}
 }
 
+// What was given back, and another relay has delivered, does not keep what comes later from being acknowledged.
+func TestLedgerForgetsWhatItGaveBack(t *testing.T) {
+	for _, ackAll := range []bool{true, false} {
+		l := newLedger(ackAll, 100, time.Minute)
+		deliver(l, 1, 2)
+		_, first := drain(l)
+		deliver(l, 3, 4)
+		l.giveBackWaiting()
+		first[1].Settle(relay.FateDone)
+		first[2].Settle(relay.FateDone)
+		deliver(l, 5)
+		_, second := drain(l)
+		second[5].Settle(relay.FateDone)
+		want := map[bool][]string{true: {"3-NAK", "4-NAK", "5+ACK"}, false: {"3-NAK", "4-NAK", "1+ACK", "2+ACK", "5+ACK"}}
+		expect(t, fmt.Sprint("with ackAll ", ackAll), want[ackAll], written(l))
+		if len(l.entries) > 0 {
+			t.Errorf("%d entries are left", len(l.entries))
+		}
+	}
+}
+
 // One message that takes long does not make the ledger grow, and what was settled meanwhile is still known.
 func TestLedgerIsBounded(t *testing.T) {
 	l := newLedger(false, 100, time.Minute)

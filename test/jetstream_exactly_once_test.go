@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/natsrelay/natsrelay/internal/natstest"
 	"github.com/natsrelay/natsrelay/internal/tcpproxy"
 )
@@ -119,6 +122,75 @@ func TestExactlyOnceStandby(t *testing.T) {
 		r.stop()
 	}
 	checkEachOnce(t, streamContent(t, to, "TARGET"), n)
+}
+
+// The active relay of a standby group loses its place, and lives on: it is cut off from the source alone, or somebody has the server choose anew. What it
+// holds, the other one gets, too; each message is delivered by one of them.
+func TestExactlyOnceStandbyWhoLivesOn(t *testing.T) {
+	t.Parallel()
+	for name, happens := range map[string]func(from *nats.Conn, near *tcpproxy.Proxy) error{
+		"stall": func(_ *nats.Conn, near *tcpproxy.Proxy) error {
+			near.Stall()
+			return nil
+		},
+		"unpin": func(from *nats.Conn, _ *tcpproxy.Proxy) error {
+			_, err := from.Request("$JS.API.CONSUMER.UNPIN.SOURCE.natsrelay-link", []byte(`{"group": "g"}`), 10*time.Second)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 2500
+			source, target := natstest.StartProcess(t, natstest.JetStream(t)), natstest.StartProcess(t, natstest.JetStream(t))
+			from, to := source.Client(), target.Client()
+			makeStream(t, from, "SOURCE", "")
+			makeStream(t, to, "TARGET", `, "allow_batched": true, "duplicate_window": 500000000`)
+			publishNumbers(t, from, 1, n)
+			reach := func(n int) {
+				t.Helper()
+				within(t, 120*time.Second, func() bool { last, _ := lastSequence(to, "TARGET"); return last >= n }, "%d messages arrive", n)
+			}
+			near := tcpproxy.Start(t, source.Addr())
+			start := func(instance, url string, rate int) *relayProcess {
+				r := newStreamSink(t, url, []string{target.URL()}, fromStream+"\nstandby = \"g\"", fmt.Sprintf("ordering = \"strict\"\nrate_limit = %d", rate), "exactly_once = true")
+				rename(t, r.config, instance)
+				r.start()
+				return r
+			}
+			slow := start("vm-1", "nats://"+near.Addr(), 50) // it holds far more than it has delivered
+			reach(100)
+			fast := start("vm-2", source.URL(), 500)
+			within(t, 60*time.Second, func() bool { return waiting(t, from) > 0 }, "the other one waits") // the slow one does not: it has what it may hold
+			if err := happens(from, near); err != nil {
+				t.Fatal(err)
+			}
+			reach(n)
+			near.Cut()
+			near.Resume()
+			slow.stop()
+			fast.stop()
+			if !fast.log.contains("is the active one") {
+				t.Error("the other one has not taken over")
+			}
+			checkEachOnce(t, streamContent(t, to, "TARGET"), n)
+		})
+	}
+}
+
+// waiting returns how many requests the consumer of the link has.
+func waiting(t *testing.T, nc *nats.Conn) int {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := js.Consumer(ctx, "SOURCE", "natsrelay-link")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.CachedInfo().NumWaiting
 }
 
 // rename gives the relay of a configuration another instance.

@@ -53,7 +53,7 @@ func (w *wiring) route(r *config.Route, left *relay.Intake) (route *relay.Route,
 	if err != nil {
 		return nil, err
 	}
-	sink, err := w.sink(r)
+	sink, err := w.sink(r, source)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (w *wiring) source(r *config.Route, left *relay.Intake) (relay.Source, erro
 	return nil, fmt.Errorf("no source of type %q", r.Source.Type)
 }
 
-func (w *wiring) sink(r *config.Route) (relay.Sink, error) {
+func (w *wiring) sink(r *config.Route, source relay.Source) (relay.Sink, error) {
 	switch {
 	case r.Sink.HTTP != nil:
 		return sinks.NewHTTP(r.Sink.HTTP, r.Delivery.InFlight)
@@ -112,24 +112,24 @@ func (w *wiring) sink(r *config.Route) (relay.Sink, error) {
 			return nil, err
 		}
 		if r.Sink.NATS.JetStream != nil {
-			return sinks.NewJetStream(conn, r.Sink.NATS, w.jetStreamOptions(r)), nil
+			return sinks.NewJetStream(conn, r.Sink.NATS, w.jetStreamOptions(r, source)), nil
 		}
 		return sinks.NewNATS(conn, r.Sink.NATS), nil
 	}
 	return nil, fmt.Errorf("no sink of type %q", r.Sink.Type)
 }
 
-func (w *wiring) jetStreamOptions(r *config.Route) sinks.JetStreamOptions {
+func (w *wiring) jetStreamOptions(r *config.Route, source relay.Source) sinks.JetStreamOptions {
 	o := sinks.JetStreamOptions{
 		Ordering: deliveryOptions(r.Delivery).Ordering,
 		RetryMax: r.Delivery.Retry.Max,
 		Via:      w.cfg.Instance + "/" + r.Name,
 		Log:      w.routeLog(r),
 	}
-	if source := r.Source.JetStream; source != nil {
-		o.Domain = w.cfg.NATS[source.NATS].JetStreamDomain
-		if source.Standby != "" {
-			o.Standby = source.Durable
+	if from, ok := source.(*sources.JetStream); ok {
+		o.Domain = w.cfg.NATS[r.Source.JetStream.NATS].JetStreamDomain
+		if r.Source.JetStream.Standby != "" {
+			o.Standby, o.Pin = r.Source.JetStream.Durable, from.Pin
 		}
 	}
 	return o
