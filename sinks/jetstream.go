@@ -39,7 +39,8 @@ type JetStream struct {
 	opts   JetStreamOptions
 	wait   time.Duration // natsPatience
 
-	inFlight atomic.Int64 // bytes published and not answered
+	pinWait  time.Duration // pinPatience
+	inFlight atomic.Int64  // bytes published and not answered
 	target   targetStream
 	sending  sync.Mutex             // held while a lane publishes: what it sends is not mixed with another's
 	chained  atomic.Int32           // most messages in a chain: see publishChained
@@ -72,7 +73,7 @@ type JetStreamOptions struct {
 func NewJetStream(conn *natsconn.Conn, cfg *config.NATSSink, opts JetStreamOptions) *JetStream {
 	s := &JetStream{
 		natsEndpoint: natsEndpoint{conn: conn, name: cfg.NATS},
-		js:           cfg.JetStream, dedupe: cfg.Dedupe, opts: opts, wait: natsPatience,
+		js:           cfg.JetStream, dedupe: cfg.Dedupe, opts: opts, wait: natsPatience, pinWait: pinPatience,
 		target: newTargetStream(),
 	}
 	s.failures.Store(1)

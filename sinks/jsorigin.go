@@ -132,20 +132,20 @@ func (s *JetStream) publishOnce(l *jsLane, a *attempt, stream *streamState) erro
 	return nil
 }
 
-// pinPatience is how long a relay may take to be sure that it is the active one: one that has become it waits for 4 s, until the one before knows.
-const pinPatience = 5 * time.Second
+// pinPatience is how long a relay may take to be sure that it is the active one: one that has become it waits for 6 s, until the one before knows.
+const pinPatience = 7 * time.Second
 
 // activePin waits until this relay is the active one of its standby group, for a while, and returns by what; "": it is not, or there is none.
 func (s *JetStream) activePin(ctx context.Context) string {
 	if s.opts.Standby == "" {
 		return ""
 	}
-	for end := time.Now().Add(pinPatience); ; {
+	for end := time.Now().Add(s.pinWait); ; {
 		if pin := s.opts.Pin(); pin != "" || time.Now().After(end) || ctx.Err() != nil {
 			return pin
 		}
 		select {
-		case <-time.After(pinPatience / 100):
+		case <-time.After(s.pinWait / 100):
 		case <-ctx.Done():
 		}
 	}

@@ -306,6 +306,7 @@ func TestExactlyOnceStandby(t *testing.T) {
 						return strconv.Itoa(pin)
 					}
 				})
+				s.pinWait = 100 * time.Millisecond
 				numbered = func(from, n int) []*relay.Message { return numberedVia(via, from, n) }
 				return s, numbered, func() { active, pin = via, pin+1 }
 			}

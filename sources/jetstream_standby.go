@@ -119,6 +119,6 @@ func (p *pull) pinRequest() string { return pinRequest + strconv.Itoa(p.pinReque
 // holdPin notes that the server has answered a request of keepPin. The lock is held.
 func (p *pull) holdPin(id string) {
 	if id == p.pinRequest() { // of an older one the time is not known any more
-		p.s.lease.Store(&lease{pin: p.pin, begins: p.pinSince.Add(p.pinLasts() / 3), ends: p.pinAsked.Add(p.pinLasts())})
+		p.s.lease.Store(&lease{pin: p.pin, begins: p.pinSince.Add(p.pinLasts() / 2), ends: p.pinAsked.Add(p.pinLasts())})
 	}
 }
