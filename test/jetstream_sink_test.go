@@ -81,7 +81,8 @@ func TestJetStreamSinkOnACluster(t *testing.T) {
 			reach(1)
 			cluster.StepDown("TARGET")
 			reach(2)
-			leader := killLeader(t, cluster)
+			leader := cluster.Leader("TARGET")
+			leader.Kill()
 			time.Sleep(time.Second)
 			leader.Start()
 			reach(3)
@@ -100,13 +101,6 @@ func TestJetStreamSinkOnACluster(t *testing.T) {
 			checkEachOnce(t, streamContent(t, to, "TARGET"), n)
 		})
 	}
-}
-
-func killLeader(t *testing.T, c *natstest.Cluster) (leader *natstest.Process) {
-	t.Helper()
-	within(t, 60*time.Second, func() bool { leader = c.Leader("TARGET"); return leader != nil }, "TARGET has a leader")
-	leader.Kill()
-	return leader
 }
 
 // From core NATS into a stream, with every way to persist: it is missing, then created; full, then freed; deleted, then made anew; its server

@@ -401,9 +401,7 @@ func TestJetStreamSourceOnACluster(t *testing.T) {
 	c.Nodes[1].Start()
 	stream.publish(200)
 	arrive()
-	if leader := c.ConsumerLeader("TEST", "natsrelay-web"); leader != nil {
-		leader.Kill()
-	}
+	c.ConsumerLeader("TEST", "natsrelay-web").Kill()
 	stream.publish(200)
 	arrive()
 	stream.awaitAcked("natsrelay-web")

@@ -77,8 +77,26 @@ func (c *Cluster) AwaitReady() {
 	})
 }
 
-// Leader returns the node that leads a stream, nil if there is none at present.
+// Leader returns the node that leads a stream, once there is one.
 func (c *Cluster) Leader(stream string) *Process {
+	c.t.Helper()
+	return c.await(stream, func() *Process { return c.leader(stream) })
+}
+
+// ConsumerLeader returns the node that leads a consumer, once there is one.
+func (c *Cluster) ConsumerLeader(stream, consumer string) *Process {
+	c.t.Helper()
+	return c.await(consumer, func() *Process { return c.consumerLeader(stream, consumer) })
+}
+
+func (c *Cluster) await(what string, leader func() *Process) (node *Process) {
+	c.t.Helper()
+	Eventually(c.t, what+" has a leader", func() bool { node = leader(); return node != nil })
+	return node
+}
+
+// leader returns the node that leads a stream, nil if there is none at present.
+func (c *Cluster) leader(stream string) *Process {
 	info := c.streamInfo(stream)
 	if info == nil || info.Cluster == nil {
 		return nil
@@ -86,8 +104,8 @@ func (c *Cluster) Leader(stream string) *Process {
 	return c.node(info.Cluster.Leader)
 }
 
-// ConsumerLeader returns the node that leads a consumer, nil if there is none at present.
-func (c *Cluster) ConsumerLeader(stream, consumer string) *Process {
+// consumerLeader returns the node that leads a consumer, nil if there is none at present.
+func (c *Cluster) consumerLeader(stream, consumer string) *Process {
 	var leader string
 	c.withJetStream(func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) {
 		if o, err := js.Consumer(ctx, stream, consumer); err == nil && o.CachedInfo().Cluster != nil {
@@ -100,19 +118,18 @@ func (c *Cluster) ConsumerLeader(stream, consumer string) *Process {
 // StepDown makes the leader of a stream give way to another node, and waits for that.
 func (c *Cluster) StepDown(stream string) {
 	c.t.Helper()
-	c.stepDown(stream, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, func() *Process { return c.Leader(stream) })
+	c.stepDown(stream, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, func() *Process { return c.leader(stream) })
 }
 
 // StepDownConsumer does the same to the leader of a consumer.
 func (c *Cluster) StepDownConsumer(stream, consumer string) {
 	c.t.Helper()
-	c.stepDown(consumer, "$JS.API.CONSUMER.LEADER.STEPDOWN."+stream+"."+consumer, func() *Process { return c.ConsumerLeader(stream, consumer) })
+	c.stepDown(consumer, "$JS.API.CONSUMER.LEADER.STEPDOWN."+stream+"."+consumer, func() *Process { return c.consumerLeader(stream, consumer) })
 }
 
 func (c *Cluster) stepDown(what, subject string, leader func() *Process) {
 	c.t.Helper()
-	var before *Process
-	Eventually(c.t, what+" has a leader", func() bool { before = leader(); return before != nil })
+	before := c.await(what, leader)
 	var asked time.Time
 	Eventually(c.t, what+" has another leader", func() bool {
 		now := leader()
