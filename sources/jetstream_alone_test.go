@@ -1,6 +1,8 @@
 package sources
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -71,6 +73,37 @@ func TestJetStreamSharedWithOneThatIsBusy(t *testing.T) {
 	if n := busy.count() + joining.count() + back.count(); n != 100 {
 		t.Errorf("%d messages arrived, want each of 100 once", n)
 	}
+}
+
+// What may have been delivered out of order, because the consumer was shared, comes late for the next process, too; when all of that is acknowledged it is forgotten.
+func TestJetStreamRemembersThatItWasShared(t *testing.T) {
+	srv, stream := startStream(t)
+	dir := t.TempDir()
+	dead := prepareJS(t, jsConfig(), dir, srv.URL())
+	dead.hold = true
+	dead.run()
+	stream.publish(5)
+	dead.await(1, 5)
+	dead.kill()
+	m, err := openMark(dir, dead.log.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.now.Shared, m.now.SharedTo = now().Add(-2*time.Hour), 5
+	m.save()
+	next := prepareJS(t, jsConfig(), dir, srv.URL()).run()
+	stream.publish(5)
+	next.await(1, 10)
+	for _, got := range next.msgs {
+		if want := got.Sequence <= 5; got.Late != want {
+			t.Errorf("message %d is late: %v, want %v", got.Sequence, got.Late, want)
+		}
+	}
+	natstest.Eventually(t, "it is forgotten", func() bool {
+		data, err := os.ReadFile(filepath.Join(dir, markFile))
+		p, _ := parsePosition(data)
+		return err == nil && p.Next == 11 && p.Shared.IsZero() && p.SharedTo == 0
+	})
 }
 
 // settleFirst settles the first of what is not yet.

@@ -95,13 +95,15 @@ func (s *JetStream) roundIn(ctx context.Context, epoch natsconn.Epoch) (received
 	if err != nil {
 		return false, err
 	}
-	defer p.close()
+	defer func() {
+		p.close()
+		if ctx.Err() == nil { // on a stop it lasts: the route may still deliver what it has
+			s.lease.Store(nil)
+		}
+	}()
 	err = p.run(ctx, epoch.Done())
 	if p.asked.After(s.asked) {
 		s.asked = p.asked
-	}
-	if ctx.Err() == nil { // on a stop it lasts: the route may still deliver what it has
-		s.lease.Store(nil)
 	}
 	s.doubtful = !p.received()
 	return p.received(), err

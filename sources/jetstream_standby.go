@@ -100,7 +100,7 @@ func (p *pull) keepPin() error {
 	l.mu.Lock()
 	p.pinAsked = time.Now()
 	p.pinRequests++
-	id := p.pinRequest()
+	id := p.lastPinRequest()
 	l.mu.Unlock()
 	return p.send(id, pullRequest{Batch: 1, MaxBytes: 1, NoWait: true})
 }
@@ -113,12 +113,12 @@ func (p *pull) pinLasts() time.Duration {
 	return p.s.times.pinned
 }
 
-// pinRequest returns the id of the last request of keepPin.
-func (p *pull) pinRequest() string { return pinRequest + strconv.Itoa(p.pinRequests) }
+// lastPinRequest returns the id of the last request of keepPin.
+func (p *pull) lastPinRequest() string { return pinRequest + strconv.Itoa(p.pinRequests) }
 
 // holdPin notes that the server has answered a request of keepPin. The lock is held.
 func (p *pull) holdPin(id string) {
-	if id == p.pinRequest() { // of an older one the time is not known any more
+	if id == p.lastPinRequest() { // of an older one the time is not known any more
 		p.s.lease.Store(&lease{pin: p.pin, begins: p.pinSince.Add(p.pinLasts() / 2), ends: p.pinAsked.Add(p.pinLasts())})
 	}
 }

@@ -151,4 +151,5 @@ func TestJetStreamStandbyPin(t *testing.T) {
 	door.Resume()
 	two.await(11, 10)
 	stream.awaitAcked()
+	natstest.Eventually(t, "the first one knows that it is not active", func() bool { return one.src.lease.Load() == nil })
 }
